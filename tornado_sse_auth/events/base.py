@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["EventListener", "EventLog", "LogEvent", "LogRange"]
+from ..errors import RequestTooLargeError
+
+__all__ = ["MAX_EVENT_BYTES", "EventListener", "EventLog", "LogEvent", "LogRange", "event_text"]
 
 MAX_EVENT_BYTES = 1_048_576
 
@@ -25,8 +28,10 @@ class LogEvent:
 
 @dataclass(frozen=True, slots=True)
 class LogRange:
-    """What `read` found. `gap`: events between `after` and the first one here are no longer (or never were) in the
-    log. `oldest` is the first number the log still holds and `newest` the last that was given out (both 0: empty)."""
+    """What `read` found. `gap`: events between `after` and the last one here are no longer (or never were) in the log.
+    `oldest` is the first number the log still holds and `newest` the last that was given out (both 0: empty).
+
+    After a gap a follower goes on from the last event here, or from `newest` where there is none."""
 
     events: tuple[LogEvent, ...]
     gap: bool
@@ -34,7 +39,30 @@ class LogRange:
     newest: int
 
 
-EventListener = Callable[[LogEvent], None]
+EventListener = Callable[[LogEvent | None], None]
+
+
+def event_text(data: Any, event: str) -> str:
+    """The text that is kept of an event: a string as it is, anything else as JSON.
+
+    Raises `RequestTooLargeError` above 1 MiB of UTF-8; `ValueError` for an event name with a line break, NUL or lone
+    surrogate, a string with a lone surrogate, and what JSON has no word for."""
+    if any(character in event for character in "\r\n\0"):
+        raise ValueError("an event name has no line break and no NUL")
+    event.encode()
+    if isinstance(data, str):
+        text = data
+    else:
+        try:
+            text = json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+            text.encode()
+        except UnicodeEncodeError:
+            text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+        except TypeError as error:
+            raise ValueError("the event's data is not JSON") from error
+    if len(text.encode()) > MAX_EVENT_BYTES:
+        raise RequestTooLargeError("An event may be at most 1 MiB.")
+    return text
 
 
 class EventLog(ABC):
@@ -52,17 +80,26 @@ class EventLog(ABC):
     async def close(self) -> None:
         """End what `start` began. Twice is once."""
 
+    @property
+    @abstractmethod
+    def feed_alive(self) -> bool:
+        """Whether events of other processes are arriving; while False, subscribers may be behind."""
+
     @abstractmethod
     async def publish(self, channel: str, data: Any, *, event: str = "message") -> int:
-        """Append an event and return its number, once it is durable. `data`: a string is kept as it is, anything else
-        becomes JSON. Raises `RequestTooLargeError` above 1 MiB, `ValueError` for an event name with a line break, NUL
-        or lone surrogate."""
+        """Append an event and return its number, once it is durable. Raises what `event_text` raises.
+
+        After a `StoreUnavailableError` the event may or may not have been appended."""
 
     @abstractmethod
     async def read(self, channel: str, after: int, *, limit: int = 256) -> LogRange:
-        """The events with a number above `after`, in order, at most `limit`."""
+        """The events with a number above `after`, in order, at most `limit`. 0 stands for "all there is" and has no
+        gap; a number above `newest` is one of another log: a gap, and everything there is."""
 
     @abstractmethod
     def subscribe(self, channel: str, listener: EventListener) -> Callable[[], None]:
-        """Call `listener`, on the loop, for each event of the channel published by any process from now on, in order;
-        a jump in `n` may happen when the connection to the log was lost: read the range. Returns what ends it."""
+        """Call `listener`, on the loop, for each event of the channel published by any process from now on, in order.
+        Returns what ends it. A listener that raises is logged and disturbs nobody.
+
+        `listener(None)` says that the connection to the log was lost for longer than it could make up for: read the
+        range after the last event seen."""

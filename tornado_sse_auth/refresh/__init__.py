@@ -1,0 +1,5 @@
+"""The background refresh."""
+
+from .manager import RefreshManager
+
+__all__ = ["RefreshManager"]

@@ -94,13 +94,18 @@ class SessionStore(ABC):
     async def close(self) -> None:
         """End the change feed. Twice is once."""
 
+    @property
+    @abstractmethod
+    def feed_alive(self) -> bool:
+        """Whether changes made by other processes are arriving; while False, trust nothing cached for long."""
+
     @abstractmethod
     async def ping(self) -> None:
         """Return when the store has acknowledged a majority round trip."""
 
     @abstractmethod
     async def insert(self, session: Session) -> None:
-        """Store a new session with its credentials."""
+        """Store a new session with its credentials. Raises `VersionConflict` where the id or a credential is taken."""
 
     @abstractmethod
     async def find(self, session_id: str) -> Session | None:
@@ -117,12 +122,12 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def find_by_user(self, user_id: str) -> list[Session]:
-        """The user's sessions, oldest first."""
+        """The user's sessions, oldest first; one that cannot be read is logged and left out."""
 
     @abstractmethod
     async def update(self, session: Session) -> Session:
         """Write everything but `refresh`, `last_seen` and `idle_expires_at`, on condition that the stored version is
-        `session.version`. Returns the session with the next version. Raises `VersionConflict`.
+        `session.version`. Returns the new row, with the next version. Raises `VersionConflict`.
 
         A changed `token_version` also clears the lease and the intent: they spoke of the old token."""
 
@@ -161,12 +166,13 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def renew_lease(self, session_id: str, fence: int, duration: float) -> bool:
-        """Extend the lease with this fence to now + `duration`. False when the row's fence is another."""
+        """Extend the lease with this fence to now + `duration`. False when the row's fence is another or the lease was
+        given back."""
 
     @abstractmethod
     async def release_lease(self, session_id: str, fence: int, state: RefreshState) -> None:
         """Give the lease with this fence back and write `intent`, `presented`, `not_before` and `failures` of `state`
-        (`owner` None, `until` 0). Nothing happens when the row's fence is another."""
+        (`owner` None, `until` 0). Nothing happens when the row's fence is another or the lease was given back."""
 
     @abstractmethod
     async def save_refresh(self, session: Session, *, spent_version: int) -> Session | None:
@@ -179,7 +185,7 @@ class SessionStore(ABC):
     async def require_reauthorization(self, session: Session, *, spent_version: int) -> Session | None:
         """On the same condition as `save_refresh` set the state to REAUTHORIZATION with `session.reauth` and
         `session.reauth_reason`, and clear lease and intent. Returns the new row, or None when something newer
-        stands there."""
+        stands there. Writing the same twice returns the row as it stands with that `reauth`."""
 
     @abstractmethod
     def subscribe(self, listener: ChangeListener) -> Callable[[], None]:

@@ -1,0 +1,68 @@
+"""Fixtures for all tests. What they start lives in tests/parts."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from tests.parts import mongod as mongo
+from tests.parts import provider as oidc
+from tests.parts.require import require
+
+
+@pytest.fixture(scope="session")
+def mongod() -> Iterator[mongo.ReplicaSet | mongo.ExternalMongo]:
+    """A MongoDB replica set for the whole run; only its `uri` may be used. Faults need `own_mongod`."""
+    require(mongo.check_available)
+    with mongo.shared() as servers:
+        yield servers
+
+
+@pytest.fixture
+def database_name(mongod: mongo.ReplicaSet | mongo.ExternalMongo) -> Iterator[str]:
+    """The name of a database of `mongod` that is this test's alone; dropped at the end."""
+    name = f"test_{secrets.token_hex(6)}"
+    yield name
+    mongo.drop_database(mongod.uri, name)
+
+
+@pytest.fixture
+def own_mongod() -> Iterator[mongo.ReplicaSet]:
+    """A one-node replica set of this test's own, to freeze, kill and restart: `own_mongod.members[0]`."""
+    require(mongo.find_binary)
+    with mongo.replica_set(1) as servers:
+        yield servers
+
+
+@pytest.fixture
+def standalone_mongod() -> Iterator[mongo.Mongod]:
+    """A mongod that is no replica set."""
+    require(mongo.find_binary)
+    with mongo.standalone() as server:
+        yield server
+
+
+@pytest.fixture
+def replica_set_of_three() -> Iterator[mongo.ReplicaSet]:
+    """Three members, for fail-overs."""
+    require(mongo.find_binary)
+    with mongo.replica_set(3) as servers:
+        yield servers
+
+
+@pytest.fixture(scope="session")
+def provider() -> Iterator[oidc.Provider]:
+    """The real OpenID provider for the whole run. A test uses accounts of its own; faults need `own_provider`."""
+    require(oidc.check_available)
+    with oidc.running() as server:
+        yield server
+
+
+@pytest.fixture
+def own_provider() -> Iterator[oidc.Provider]:
+    """A provider of this test's own, to freeze, kill and restart."""
+    require(oidc.check_available)
+    with oidc.running() as server:
+        yield server

@@ -1,0 +1,271 @@
+"""What is measured: every name and target in one table, and the sinks that take the measurements."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from statsd.client.base import StatsClientBase
+
+from .clock import Clock, SystemClock
+
+__all__ = ["COUNTERS", "GAUGES", "TARGETS", "TIMERS", "Metrics", "NullMetrics", "StatsDMetrics", "is_known"]
+
+logger = logging.getLogger(__name__)
+
+TIMERS: Final = frozenset(
+    {
+        "session.validate",
+        "store.lookup",
+        "store.write",
+        "token.refresh",
+        "token.exchange",
+        "provider.check",
+        "store.check",
+        "stream.lifetime",
+    }
+)
+# Seconds that the 95th percentile of an operation may take; each longer one is counted as `target.missed.<timer>`.
+TARGETS: Final[Mapping[str, float]] = MappingProxyType(
+    {"session.validate": 0.050, "token.refresh": 0.100, "store.lookup": 0.025, "provider.check": 0.200}
+)
+# A name that ends with a dot stands for every name that begins with it.
+COUNTERS: Final = frozenset(
+    {
+        "session.validate.hit",
+        "session.validate.miss",
+        "session.validate.rejected",
+        "token.refresh.success",
+        "token.refresh.transient",
+        "token.refresh.permanent",
+        "token.refresh.skipped",
+        "token.refresh.reattempt",
+        "token.refresh.lost",
+        "stream.opened",
+        "stream.closed.",
+        "auth.error.",
+    }
+    | {f"target.missed.{timer}" for timer in TARGETS}
+)
+GAUGES: Final = frozenset({"stream.open", "session.active", "refresh.scheduled", "refresh.lag_ms", "check."})
+
+
+def is_known(name: str, table: frozenset[str]) -> bool:
+    """Whether `table` (`TIMERS`, `COUNTERS` or `GAUGES`) has `name`."""
+    if name in table:
+        return True
+    family, dot, member = name.rpartition(".")
+    return bool(member) and family + dot in table
+
+
+class Metrics(ABC):
+    """A sink for measurements. Its methods neither wait nor raise, whatever became of the sink's other end."""
+
+    __slots__ = ()
+
+    def timing(self, name: str, seconds: float) -> None:
+        """An operation took `seconds`; above its target it is also counted as `target.missed.<name>`."""
+        self.timer(name, seconds)
+        target = TARGETS.get(name)
+        if target is not None and seconds > target:
+            self.increment("target.missed." + name)
+
+    @abstractmethod
+    def timer(self, name: str, seconds: float) -> None:
+        """Record the timing alone: what a sink implements, and `timing` is for everybody else."""
+
+    @abstractmethod
+    def increment(self, name: str, count: int = 1) -> None:
+        """Something happened `count` times."""
+
+    @abstractmethod
+    def gauge(self, name: str, value: float) -> None:
+        """The present `value`, not below zero."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Send what is left, give back the socket. Twice is once."""
+
+
+class NullMetrics(Metrics):
+    """Measures nothing."""
+
+    __slots__ = ()
+
+    def timing(self, name: str, seconds: float) -> None:
+        """Nothing."""
+
+    def timer(self, name: str, seconds: float) -> None:
+        """Nothing."""
+
+    def increment(self, name: str, count: int = 1) -> None:
+        """Nothing."""
+
+    def gauge(self, name: str, value: float) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class StatsDMetrics(Metrics):
+    """Sends to StatsD at `host`:`port` by UDP, many metrics to a datagram, at most 0.1 s late.
+
+    With an `instance` a gauge is `<name>.<instance>`: under one name StatsD would keep whoever wrote last. What cannot
+    be sent is dropped and counted in `dropped`. The name is looked up in the background, again each minute.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        prefix: str = "tornado_sse_auth",
+        instance: str | None = None,
+        *,
+        clock: Clock | None = None,
+    ) -> None:
+        self._datagrams = _Datagrams(host, port, clock or SystemClock())
+        self._client = _Client(prefix, self._datagrams)
+        self._gauge_suffix = "" if instance is None else f".{instance}"
+
+    @property
+    def dropped(self) -> int:
+        """Metrics that could not be sent so far."""
+        return self._datagrams.dropped
+
+    def timer(self, name: str, seconds: float) -> None:
+        """Record a timing, in milliseconds as StatsD wants it."""
+        self._client.timing(name, seconds * 1000.0)
+
+    def increment(self, name: str, count: int = 1) -> None:
+        """Count."""
+        self._client.incr(name, count)
+
+    def gauge(self, name: str, value: float) -> None:
+        """Set a gauge."""
+        self._client.gauge(name + self._gauge_suffix, value)
+
+    def close(self) -> None:
+        """Send what is left and close the socket. Twice is once."""
+        self._datagrams.close()
+
+
+class _Client(StatsClientBase):  # type: ignore[misc]
+    """The line protocol is the statsd package's; its own UDP client resolves on the loop and sends line by line."""
+
+    def __init__(self, prefix: str, datagrams: _Datagrams) -> None:
+        self._prefix = prefix
+        self._send = datagrams.add
+
+    def pipeline(self) -> Any:
+        raise NotImplementedError("lines are batched below this client")
+
+
+class _Datagrams:
+    """Gathers lines to datagrams and sends them without ever waiting. For one thread."""
+
+    SIZE = 1400  # what fits an Ethernet frame with room for tunnels
+    DELAY = 0.1
+    RESOLVE_EACH = 60.0
+    WAITING = 64  # datagrams kept while the name is looked up for the first time
+
+    def __init__(self, host: str, port: int, clock: Clock) -> None:
+        self._target = (host, port)
+        self._clock = clock
+        self._lines: list[str] = []
+        self._size = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._sockets: dict[int, socket.socket] = {}
+        self._address: tuple[int, Any] | None = None
+        self._resolver: threading.Thread | None = None
+        self._resolved_at = clock.monotonic()
+        self._closed = False
+        self.dropped = 0
+        self._resolve()
+
+    def add(self, line: str) -> None:
+        if self._closed:
+            self.dropped += 1
+            return
+        size = len(line) + 1
+        if self._size + size > self.SIZE:
+            self.flush()
+        self._lines.append(line)
+        self._size += size
+        if self._timer is None:
+            self._arrange_flush()
+
+    def _arrange_flush(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # nobody would flush later
+            self.flush()
+        else:
+            self._timer = loop.call_later(self.DELAY, self.flush)
+
+    def flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._clock.monotonic() - self._resolved_at > self.RESOLVE_EACH:
+            self._resolve()
+        if self._lines:
+            self._waiting.append(("\n".join(self._lines).encode("utf-8", "replace"), len(self._lines)))
+            self._lines.clear()
+            self._size = 0
+        if self._address is None:
+            while len(self._waiting) > self.WAITING:
+                self.dropped += self._waiting.popleft()[1]
+            return
+        while self._waiting:
+            self._send(*self._waiting.popleft())
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self.flush()
+        self._closed = True
+        self.dropped += sum(count for _, count in self._waiting)
+        self._waiting.clear()
+        for sock in self._sockets.values():
+            sock.close()
+        self._sockets.clear()
+
+    def _send(self, datagram: bytes, count: int) -> None:
+        assert self._address is not None  # noqa: S101 - flush() has seen it
+        family, address = self._address
+        try:
+            sock = self._sockets.get(family)
+            if sock is None:
+                sock = self._sockets[family] = socket.socket(family, socket.SOCK_DGRAM)
+                sock.setblocking(False)
+            sock.sendto(datagram, address)
+        except OSError:  # a full buffer, no route, no descriptor: a measurement is never worth waiting for
+            self.dropped += count
+
+    def _resolve(self) -> None:
+        self._resolved_at = self._clock.monotonic()
+        if self._resolver is not None and self._resolver.is_alive():
+            return
+        # A daemon thread, not the loop's executor: a resolver that hangs must not keep the process from ending.
+        self._resolver = threading.Thread(target=self._look_up, name="statsd-name", daemon=True)
+        self._resolver.start()
+
+    def _look_up(self) -> None:
+        host, port = self._target
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        except (OSError, UnicodeError) as error:
+            logger.warning("the StatsD host %s does not resolve: %s", host, error)
+        else:
+            # IPv4 first: StatsD listens there by default, and nobody answers a datagram to say that it was in vain.
+            family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+            self._address = (family, address)

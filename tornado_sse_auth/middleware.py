@@ -1,0 +1,302 @@
+"""The composition root: builds the parts from a store, a provider and options, starts them, and closes them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from ipaddress import ip_network
+from typing import Any
+from urllib.parse import urlsplit
+
+from tornado.httputil import HTTPServerRequest
+
+from .audit import AuditLog
+from .clock import Clock, SystemClock
+from .errors import AuthenticationRequiredError, ConfigurationError, ReauthorizationRequiredError
+from .events import EventLog, MemoryEventLog
+from .health import Check, Health, Status
+from .identity import CredentialKind, Secret, Session, SessionState, UserContext
+from .metrics import Metrics, NullMetrics
+from .oauth import IdentityMapper, OAuthProvider, default_identity_mapper
+from .options import DAY, Options
+from .periodic import MonotonicPeriodicCallback
+from .refresh import RefreshManager
+from .sessions.credentials import PresentedCredential, cookie_name, read_bearer, read_cookie
+from .sessions.manager import SessionManager
+from .sessions.token_refresh import TokenRefresher
+from .stores import SessionStore
+from .streams import ChannelHub, StreamRegistry
+from .web import routes
+from .web.guards import PeerLimiter, RequestGuard
+
+__all__ = ["SSEAuthenticationMiddleware"]
+
+_log = logging.getLogger(__name__)
+
+BAD_CREDENTIALS_A_MINUTE = 100
+SIGN_INS_A_MINUTE = 120
+GAUGE_INTERVAL = 10.0
+MAX_BODY = 4 * 1024 * 1024
+MAX_HEADERS = 64 * 1024
+REQUEST_TIMEOUT = 30.0
+WRITE_GRACE = 2.0  # seconds beyond a caller's time-out that a refresh may take to be written at shutdown
+
+
+class SSEAuthenticationMiddleware:
+    """Everything between a Tornado application and its users' sessions.
+
+    Make one, `await start()` it, put it into `Application(routes, sse_auth=auth)`, and `await close()` it. Options are
+    those of `Options`; times in seconds, sizes in bytes. Raises `ConfigurationError` for what cannot work. The
+    middleware starts and closes `store`, `provider`, `events` and `metrics`; a database client belongs to the caller.
+    """
+
+    def __init__(
+        self,
+        store: SessionStore,
+        provider: OAuthProvider | None = None,
+        *,
+        public_url: str,
+        events: EventLog | None = None,
+        metrics: Metrics | None = None,
+        identity_mapper: IdentityMapper = default_identity_mapper,
+        clock: Clock | None = None,
+        subscription_levels: Iterable[str] = (),
+        allowed_hosts: Iterable[str] = (),
+        allowed_origins: Iterable[str] = (),
+        trusted_proxies: Iterable[str] = (),
+        session_ttl: float = 30 * DAY,
+        idle_ttl: float = 14 * DAY,
+        access_token_ttl: float = 600.0,
+        session_cache_ttl: float = 5.0,
+        session_cache_size: int = 100_000,
+        refresh_fraction: float = 0.9,
+        refresh_interval: float = 1.0,
+        refresh_concurrency: int = 10,
+        reauthorization_grace: float = 60.0,
+        heartbeat: float = 15.0,
+        max_stream_buffer: int = 262_144,
+        max_streams_per_user: int = 100,
+        max_streams: int | None = None,
+        drain_timeout: float = 10.0,
+    ) -> None:
+        try:
+            proxies = tuple(ip_network(proxy) for proxy in trusted_proxies)
+        except ValueError as error:
+            raise ConfigurationError(f"trusted_proxies are networks such as 10.0.0.0/8: {error}") from None
+        self.options = options = Options(
+            public_url=public_url,
+            subscription_levels=tuple(subscription_levels),
+            allowed_hosts=frozenset(allowed_hosts),
+            allowed_origins=frozenset(allowed_origins),
+            trusted_proxies=proxies,
+            session_ttl=session_ttl,
+            idle_ttl=idle_ttl,
+            access_token_ttl=access_token_ttl,
+            session_cache_ttl=session_cache_ttl,
+            session_cache_size=session_cache_size,
+            refresh_fraction=refresh_fraction,
+            refresh_interval=refresh_interval,
+            refresh_concurrency=refresh_concurrency,
+            reauthorization_grace=reauthorization_grace,
+            heartbeat=heartbeat,
+            max_stream_buffer=max_stream_buffer,
+            max_streams_per_user=max_streams_per_user,
+            max_streams=max_streams,
+            drain_timeout=drain_timeout,
+        )
+        self.store = store
+        self.records = store.records
+        self.provider = provider
+        self.identity_mapper = identity_mapper
+        self.events = MemoryEventLog() if events is None else events
+        self.metrics: Metrics = NullMetrics() if metrics is None else metrics
+        self.clock: Clock = SystemClock() if clock is None else clock
+        self.audit = AuditLog(self.clock)
+        if provider is not None and provider.metrics is None:
+            provider.metrics = self.metrics
+        parts: dict[str, Any] = {"metrics": self.metrics, "clock": self.clock, "audit": self.audit}
+        self.sessions = SessionManager(store, options, revoker=provider, **parts)
+        self.refresher = (
+            TokenRefresher(store, provider, self.sessions, options, identity_mapper=identity_mapper, **parts)
+            if provider is not None
+            else None
+        )
+        self.refresh_manager = RefreshManager(self.refresher, self.sessions, options, clock=self.clock)
+        self.registry = StreamRegistry(
+            options,
+            metrics=self.metrics,
+            clock=self.clock,
+            authorization_url=self.authorization_url,
+            is_ended=self.sessions.is_ended,
+            on_first=self.refresh_manager.stream_opened,
+            on_last=self.refresh_manager.streams_closed,
+        )
+        self.hub = ChannelHub(self.events)
+        self.guard = RequestGuard(options)
+        self.bad_credentials = PeerLimiter(BAD_CREDENTIALS_A_MINUTE, self.clock)
+        self.sign_ins = PeerLimiter(SIGN_INS_A_MINUTE, self.clock)
+        self.cookie_name = cookie_name(options.secure, urlsplit(options.public_url).port)
+        self.health = Health(self._checks(), metrics=self.metrics, clock=self.clock)
+        self._gauges = MonotonicPeriodicCallback(self._send_gauges, GAUGE_INTERVAL * 1000)
+        self._running: AsyncExitStack | None = None
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start all parts; what was begun is undone when one of them refuses. Raises `ConfigurationError`, and
+        `StoreUnavailableError` where the store does not answer. An unreachable provider is a warning only."""
+        if self._running is not None:
+            raise ConfigurationError("the middleware is started already")
+        async with AsyncExitStack() as stack:
+            await self.metrics.start()
+            stack.push_async_callback(self.metrics.close)
+            await self.store.start()
+            stack.push_async_callback(self.store.close)
+            await self.events.start()
+            stack.push_async_callback(self.events.close)
+            if self.provider is not None:
+                stack.push_async_callback(self.provider.close)
+                await self.provider.start()
+            stack.push_async_callback(self.sessions.close)
+            stack.push_async_callback(self.hub.close)
+            if self.refresher is not None:
+                timeout = self.provider.timeout if self.provider is not None else 0.0
+                stack.push_async_callback(self.refresher.close, timeout + WRITE_GRACE)
+            self.registry.start()
+            stack.push_async_callback(self.registry.close)
+            self.sessions.watch.start(self.registry, self.registry, self.refresh_manager)
+            self.refresh_manager.start()
+            stack.push_async_callback(self.refresh_manager.close)
+            stack.push_async_callback(self.health.close)
+            await self.health.start()
+            self._gauges.start()
+            stack.callback(self._stop_gauges)
+            self._running = stack.pop_all()
+
+    async def close(self) -> None:
+        """Drain and close: readiness goes first, then streams get `retry` and `end` over `drain_timeout`, refreshes
+        under way are written. Twice is once."""
+        running, self._running = self._running, None
+        if running is None:
+            return
+        self.health.draining = True
+        async with running:
+            await self.refresh_manager.close()
+            await self.registry.drain(self.options.drain_timeout)
+
+    # -- for applications ------------------------------------------------------------------------------------------
+
+    def routes(self) -> list[Any]:
+        """Tornado rules for `/auth/*`, `/livez`, `/readyz`, `/health`, `/.well-known/oauth-protected-resource`."""
+        return routes(self.health, sign_in=self.provider is not None)
+
+    def http_server_options(self) -> dict[str, Any]:
+        """Arguments for `Application.listen()` or `HTTPServer`: limits of body, headers and their time, which must be
+        set there, because a handler's `prepare` runs after the body was read."""
+        return {
+            "max_body_size": MAX_BODY,
+            "max_header_size": MAX_HEADERS,
+            "body_timeout": REQUEST_TIMEOUT,
+            "idle_connection_timeout": 3600.0,
+        }
+
+    async def authenticate(self, request: HTTPServerRequest) -> UserContext:
+        """The user of a request, outside a handler. Raises `AuthenticationRequiredError` and its kin, `InvalidRequestError`,
+        `InvalidHostError`, `InvalidOriginError`, `StoreUnavailableError`."""
+        self.guard.check_host(request)
+        self.guard.check_origin(request)
+        presented = self.presented(request)
+        if presented is None:
+            raise AuthenticationRequiredError(authorization_url=self.authorization_url())
+        if presented.kind is CredentialKind.COOKIE:
+            self.guard.check_same_origin(request)
+        session = (await self.sessions.validate(presented)).session
+        if session.state is SessionState.REAUTHORIZATION:
+            raise ReauthorizationRequiredError(
+                authorization_url=self.authorization_url(session), reason=session.reauth_reason
+            )
+        return session.user_context()
+
+    # -- for handlers ----------------------------------------------------------------------------------------------
+
+    def presented(self, request: HTTPServerRequest) -> PresentedCredential | None:
+        """The request's credential: a bearer, else the session cookie. A bad bearer is never made good by a cookie."""
+        headers = request.headers
+        bearer = read_bearer(headers.get_list("Authorization")) if "Authorization" in headers else None
+        return bearer or read_cookie(headers.get("Cookie"), self.cookie_name)
+
+    def authorization_url(self, session: Session | None = None) -> str | None:
+        """Where to sign in: anew, or for the session that needs its user. None without a provider."""
+        if self.provider is None:
+            return None
+        url = f"{self.options.public_url}/auth/login"
+        if session is not None and session.reauth is not None:
+            return f"{url}?reauth={session.reauth.reveal()}"
+        return url
+
+    def session_cookie(self, credential: Secret) -> dict[str, object]:
+        """Arguments of `RequestHandler.set_cookie` for the session cookie."""
+        return {
+            "name": self.cookie_name,
+            "value": credential.reveal(),
+            "path": "/",
+            "httponly": True,
+            "secure": self.options.secure,
+            "samesite": "Lax",
+            "max_age": int(self.options.session_ttl),
+        }
+
+    # -- what is seen from outside ---------------------------------------------------------------------------------
+
+    def _checks(self) -> list[Check]:
+        checks = [
+            Check(
+                "store",
+                self._check_store,
+                Status.FAIL,
+                "The session store does not answer: new sign-ins and uncached sessions get 503, open streams go on. "
+                "Look at the MongoDB replica set.",
+            )
+        ]
+        if self.provider is not None:
+            checks.append(
+                Check(
+                    "provider",
+                    self.provider.check,
+                    Status.WARN,
+                    "The sign-in provider does not answer: sign-ins wait, sessions and streams go on. "
+                    "Look at the provider's status and the network to it.",
+                )
+            )
+        if self.refresher is not None:
+            checks.append(
+                Check(
+                    "client",
+                    self._check_client,
+                    Status.WARN,
+                    "The sign-in provider refuses this server as a client: tokens are not refreshed. "
+                    "Check the client id and secret.",
+                )
+            )
+        return checks
+
+    async def _check_store(self) -> None:
+        started = self.clock.monotonic()
+        await self.store.ping()
+        self.metrics.timing("store.check", self.clock.monotonic() - started)
+
+    async def _check_client(self) -> None:
+        if self.provider is not None and self.provider.alarm is not None:
+            raise ConfigurationError(self.provider.alarm)
+
+    def _send_gauges(self) -> None:
+        self.metrics.gauge("stream.open", len(self.registry))
+        self.metrics.gauge("session.active", self.registry.active_sessions)
+        self.metrics.gauge("refresh.scheduled", self.refresh_manager.scheduled)
+        self.metrics.gauge("refresh.lag_ms", round(1000 * max(self.refresh_manager.lag, self.refresh_manager.overdue)))
+
+    def _stop_gauges(self) -> None:
+        self._gauges.stop()
+        for name in ("stream.open", "session.active", "refresh.scheduled", "refresh.lag_ms"):
+            self.metrics.gauge(name, 0)

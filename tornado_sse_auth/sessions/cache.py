@@ -1,0 +1,95 @@
+"""Sessions by credential, for a few seconds. Knows what was invalidated or ended lately. Pure but for the clock."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from cachetools import TTLCache
+
+from ..clock import Clock
+from ..identity import Session
+
+__all__ = ["SessionCache"]
+
+KEEP_ENDED = 10.0
+
+
+class SessionCache:
+    """A bounded cache that never answers with what an invalidation has overtaken.
+
+    Every entry carries the count of invalidations at the time its read began; an entry older than the last
+    invalidation of its session is worth nothing. So an invalidation need not know which credentials are cached, and
+    a fill whose read began before it is dropped on its first use.
+    """
+
+    def __init__(self, *, size: int, ttl: float, clock: Clock) -> None:
+        self._clock = clock
+        self._entries: TTLCache[bytes, tuple[Session, int]] | None = (
+            TTLCache(maxsize=size, ttl=ttl, timer=clock.monotonic) if ttl > 0 else None
+        )
+        self._keep = max(KEEP_ENDED, ttl)
+        self._epoch = 0
+        self._cleared = 0
+        self._invalidated: dict[str, int] = {}
+        self._ended: dict[str, int] = {}
+        self._recent: deque[tuple[float, int, str]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._entries) if self._entries is not None else 0
+
+    def get(self, digest: bytes) -> Session | None:
+        """The session with this credential, if it is cached and nothing has overtaken it."""
+        if self._entries is None:
+            return None
+        entry = self._entries.get(digest)
+        if entry is None:
+            return None
+        session, epoch = entry
+        if self._invalidated and self._invalidated.get(session.id, 0) > epoch:
+            self._entries.pop(digest, None)
+            return None
+        return session
+
+    def begin_fill(self) -> int:
+        """Call before the store is read; hand the number to `fill`."""
+        return self._epoch
+
+    def fill(self, digest: bytes, session: Session, begun: int) -> bool:
+        """Keep what was read. False when the session was invalidated since the read began: read again."""
+        if max(self._cleared, self._invalidated.get(session.id, 0)) > begun:
+            return False
+        if self._entries is not None:
+            self._entries[digest] = (session, begun)
+        return True
+
+    def invalidate(self, session_id: str) -> None:
+        """Nothing read of this session until now counts any more."""
+        self._epoch += 1
+        self._invalidated[session_id] = self._epoch
+        self._recent.append((self._clock.monotonic(), self._epoch, session_id))
+        self._forget_old()
+
+    def end(self, session_id: str) -> None:
+        """The session is over; for 10 s `is_ended` says so."""
+        self.invalidate(session_id)
+        self._ended[session_id] = self._epoch
+
+    def is_ended(self, session_id: str) -> bool:
+        """True when the session ended lately."""
+        return session_id in self._ended
+
+    def clear(self) -> None:
+        """Drop every entry, and what is being read right now."""
+        self._epoch += 1
+        self._cleared = self._epoch
+        if self._entries is not None:
+            self._entries.clear()
+
+    def _forget_old(self) -> None:
+        limit = self._clock.monotonic() - self._keep
+        while self._recent and self._recent[0][0] < limit:
+            _, epoch, session_id = self._recent.popleft()
+            if self._invalidated.get(session_id) == epoch:
+                del self._invalidated[session_id]
+            if self._ended.get(session_id) == epoch:
+                del self._ended[session_id]

@@ -1,0 +1,430 @@
+"""Sessions from sign-in to end: create, validate, touch, sign out, revoke."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Literal, Protocol, TypeVar
+
+from ..audit import AuditLog
+from ..clock import Clock
+from ..errors import InvalidTokenError, NotFoundError, StoreUnavailableError
+from ..identity import Credential, CredentialKind, Secret, Session, SessionState, TokenSet
+from ..metrics import Metrics
+from ..options import Options
+from ..stores.base import SessionStore, VersionConflict
+from .cache import SessionCache
+from .credentials import PresentedCredential, issue
+from .requirements import Requirements
+from .revocation import SessionWatch
+
+__all__ = ["Authenticated", "SessionManager", "SignedInUser", "TokenRevoker"]
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+SESSIONS_PER_USER = 50
+CREDENTIALS_PER_SESSION = 50
+UPDATE_ATTEMPTS = 8
+
+
+class TokenRevoker(Protocol):
+    """Ends a token at the provider (RFC 7009). An `OAuthProvider` is one."""
+
+    async def revoke(self, token: Secret, hint: Literal["refresh_token", "access_token"]) -> None:
+        """Best effort, bounded in time; never raises for what the provider answers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """A request's session and the credential that opened it."""
+
+    session: Session
+    credential: Credential
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SignedInUser:
+    """Who has signed in: what a session is made from. `sid` is the provider's session id."""
+
+    user_id: str
+    scopes: frozenset[str]
+    permissions: frozenset[str]
+    subscription: str | None
+    claims: Mapping[str, Any]
+    token_set: TokenSet | None
+    sid: str | None = None
+    client: str = ""
+
+
+class SessionManager:
+    """Owner of the session cache and of what is done to sessions. Methods that ask the store may raise
+    `StoreUnavailableError`."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        options: Options,
+        *,
+        metrics: Metrics,
+        clock: Clock,
+        audit: AuditLog,
+        revoker: TokenRevoker | None = None,
+    ) -> None:
+        self._store = store
+        self._options = options
+        self._metrics = metrics
+        self._clock = clock
+        self._audit = audit
+        self._revoker = revoker
+        self._cache = SessionCache(size=options.session_cache_size, ttl=options.session_cache_ttl, clock=clock)
+        self.watch = SessionWatch(store, self._cache, clock)
+        self._touch_interval = min(3600.0, options.idle_ttl / 20)
+        self._background: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """End what runs in the background, giving it 2 s. Twice is once."""
+        await self.watch.close()
+        if self._background:
+            _, late = await asyncio.wait(self._background, timeout=2.0)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
+    # -- a request -------------------------------------------------------------------------------------------------
+
+    def cached(self, presented: PresentedCredential) -> Authenticated | None:
+        """The session that `presented` opens, if the cache has it and it is still valid. Costs no wait."""
+        started = self._clock.monotonic()
+        digest = presented.digest
+        session = self._cache.get(digest)
+        if session is None:
+            return None
+        credential = session.credential(digest)
+        now = self._clock.time()
+        if credential is None or credential.kind is not presented.kind:
+            return None
+        if credential.expires_at <= now or session.ends_at <= now:
+            return None
+        self._metrics.increment("session.validate.hit")
+        self._metrics.timing("session.validate", self._clock.monotonic() - started)
+        return Authenticated(session, credential)
+
+    async def validate(self, presented: PresentedCredential) -> Authenticated:
+        """The session that `presented` opens, from the cache or the store. Raises `InvalidTokenError`."""
+        found = self.cached(presented)
+        if found is not None:
+            return found
+        started = self._clock.monotonic()
+        if presented.ours:
+            self._metrics.increment("session.validate.miss")
+            found = await self._look_up(presented.digest)
+        # A cookie's value is no bearer and the other way about: what one leaks, the other does not open.
+        if found is None or found.credential.kind is not presented.kind:
+            self._metrics.increment("session.validate.rejected")
+            raise InvalidTokenError(reason="unknown, expired or revoked credential")
+        self._metrics.timing("session.validate", self._clock.monotonic() - started)
+        return found
+
+    async def _look_up(self, digest: bytes) -> Authenticated | None:
+        while True:
+            begun = self._cache.begin_fill()
+            started = self._clock.monotonic()
+            session = await self._store.find_by_credential(digest)
+            self._metrics.timing("store.lookup", self._clock.monotonic() - started)
+            if session is None or self._cache.is_ended(session.id):
+                return None
+            credential = session.credential(digest)
+            if credential is None or credential.expires_at <= self._clock.time():
+                return None
+            if session.state is SessionState.REAUTHORIZATION and session.reauth is None:
+                session = await self._make_reauthorizable(session)
+            if self._cache.fill(digest, session, begun):
+                return Authenticated(await self._touch(session), credential)
+
+    async def touch(self, session_id: str) -> Session | None:
+        """Count an open stream as use of its session; the session as it stands, or None when it is gone."""
+        session = await self._store.find(session_id)
+        return session and await self._touch(session)
+
+    async def _touch(self, session: Session) -> Session:
+        now = self._clock.time()
+        if now - session.last_seen < self._touch_interval:
+            return session
+        idle_expires_at = now + self._options.idle_ttl
+        try:
+            await self._store.touch(session.id, now, idle_expires_at)
+        except StoreUnavailableError as error:
+            _log.warning("session %s was not touched: %s", session.id, error)
+            return session
+        return replace(session, last_seen=now, idle_expires_at=idle_expires_at)
+
+    # -- sign-in ---------------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        *,
+        user_id: str,
+        scopes: Iterable[str] = (),
+        permissions: Iterable[str] = (),
+        subscription: str | None = None,
+        claims: Mapping[str, Any] | None = None,
+        token_set: TokenSet | None = None,
+        kind: CredentialKind = CredentialKind.COOKIE,
+    ) -> tuple[Session, Secret]:
+        """A new session for an application with a sign-in of its own, and its first credential (a cookie unless
+        `kind` says otherwise). Beyond 50 sessions of one user the oldest ends."""
+        names = Requirements.of(scopes, permissions)
+        user = SignedInUser(
+            user_id=user_id,
+            scopes=names.scopes,
+            permissions=names.permissions,
+            subscription=subscription,
+            claims=claims or {},
+            token_set=token_set,
+        )
+        return await self._create(user, kind)
+
+    async def _create(self, user: SignedInUser, kind: CredentialKind) -> tuple[Session, Secret]:
+        if not user.user_id:
+            raise ValueError("a session needs a user_id")
+        now = self._clock.time()
+        expires_at = now + self._options.session_ttl
+        secret, credential = issue(kind, now=now, expires_at=expires_at)
+        session = Session(
+            id=secrets.token_hex(16),
+            user_id=user.user_id,
+            created_at=now,
+            last_seen=now,
+            expires_at=expires_at,
+            idle_expires_at=now + self._options.idle_ttl,
+            scopes=user.scopes,
+            permissions=user.permissions,
+            subscription=user.subscription,
+            claims=MappingProxyType(dict(user.claims)),
+            credentials=(credential,),
+            token_set=user.token_set,
+            token_version=1 if user.token_set else 0,
+            sid=user.sid,
+            enriched_at=now if user.token_set else 0.0,
+            client=user.client[:200],
+        )
+        await self._end_surplus(user.user_id)
+        await self._written(self._store.insert(session))
+        return session, secret
+
+    async def _end_surplus(self, user_id: str) -> None:
+        sessions = await self._store.find_by_user(user_id)
+        for session in sessions[: max(0, len(sessions) - SESSIONS_PER_USER + 1)]:
+            await self.revoke(session.id, reason="too many sessions")
+
+    async def sign_in(
+        self, user: SignedInUser, *, revive: str | None = None, previous: Secret | None = None
+    ) -> tuple[Session, Secret]:
+        """The session after a sign-in at the provider, and the browser's new cookie.
+
+        `revive` is the id of the session that needs its user: when it is this user's, it gets the new token set and
+        goes on. Otherwise a new session begins. `previous`, the browser's older cookie, ends either way.
+        """
+        revived = await self._revive(user, revive, previous) if revive else None
+        if revived is not None:
+            session, secret = revived
+            self._audit.write("sign-in", outcome="revived", user_id=session.user_id, session_id=session.id)
+        else:
+            session, secret = await self._create(user, CredentialKind.COOKIE)
+            self._audit.write("sign-in", outcome="success", user_id=session.user_id, session_id=session.id)
+        if previous is not None:
+            older = await self._store.find_by_credential(previous.digest())
+            if older is not None:
+                await self._end_credential(older.id, previous.digest(), reason="replaced by a new sign-in")
+        return session, secret
+
+    async def _revive(
+        self, user: SignedInUser, session_id: str, previous: Secret | None
+    ) -> tuple[Session, Secret] | None:
+        now = self._clock.time()
+        expires_at = now + self._options.session_ttl
+        secret, credential = issue(CredentialKind.COOKIE, now=now, expires_at=expires_at)
+        replaced = previous.digest() if previous is not None else None
+        spent: list[TokenSet | None] = []
+
+        def change(session: Session) -> Session | None:
+            if session.user_id != user.user_id:
+                return None
+            kept = tuple(
+                replace(old, parent=credential.digest) if old.parent == replaced and replaced else old
+                for old in session.credentials
+                if old.digest != replaced
+            )
+            spent[:] = [session.token_set]
+            return replace(
+                session,
+                credentials=(*kept, credential),
+                scopes=user.scopes,
+                permissions=user.permissions,
+                subscription=user.subscription,
+                claims=MappingProxyType(dict(user.claims)),
+                token_set=user.token_set,
+                token_version=session.token_version + 1,
+                state=SessionState.ACTIVE,
+                reauth=None,
+                reauth_reason=None,
+                expires_at=max(expires_at, session.expires_at),
+                enriched_at=now,
+                sid=user.sid,
+            )
+
+        session = await self.update(session_id, change)
+        if session is None:
+            return None
+        await self._store.touch(session_id, now, now + self._options.idle_ttl)
+        if session.token_version > 1 and spent and spent[0] is not None:
+            self._revoke_upstream(spent[0])
+        return replace(session, last_seen=now, idle_expires_at=now + self._options.idle_ttl), secret
+
+    async def find_by_reauth(self, value: Secret) -> Session | None:
+        """The session that an authorization URL with this `reauth` value is bound to."""
+        return await self._store.find_by_reauth(value.digest())
+
+    async def issue_bearer(self, session_id: str, cookie: bytes, expires_in: float) -> tuple[Secret, float]:
+        """A bearer for scripts, made with the cookie of that digest, with which it ends; and the seconds it is good
+        for: at most what is left of the session. Raises `InvalidTokenError`."""
+        now = self._clock.time()
+        made: list[tuple[Secret, Credential]] = []
+
+        def change(session: Session) -> Session | None:
+            expires_at = min(now + expires_in, session.expires_at)
+            made[:] = [issue(CredentialKind.BEARER, now=now, expires_at=expires_at, parent=cookie)]
+            if session.credential(cookie) is None:
+                return None
+            live = [old for old in session.credentials if old.expires_at > now]
+            bearers = [old for old in live if old.kind is CredentialKind.BEARER]
+            surplus = set(id(old) for old in bearers[: max(0, len(live) - CREDENTIALS_PER_SESSION + 1)])
+            kept = tuple(old for old in live if id(old) not in surplus)
+            return replace(session, credentials=(*kept, made[0][1]))
+
+        if await self.update(session_id, change) is None:
+            raise InvalidTokenError(reason="the session ended while a bearer was made")
+        secret, credential = made[0]
+        return secret, credential.expires_at - now
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    async def sign_out(self, authenticated: Authenticated) -> None:
+        """End the credential, the bearers made with it and their streams; the session ends with its last one."""
+        session = authenticated.session
+        await self._end_credential(session.id, authenticated.credential.digest, reason="sign-out")
+        self._audit.write("sign-out", outcome="success", user_id=session.user_id, session_id=session.id)
+
+    async def _end_credential(self, session_id: str, digest: bytes, *, reason: str) -> None:
+        now = self._clock.time()
+
+        def change(session: Session) -> Session | None:
+            kept = tuple(
+                old for old in session.credentials if digest not in (old.digest, old.parent) and old.expires_at > now
+            )
+            return replace(session, credentials=kept) if kept != session.credentials else None
+
+        session = await self.update(session_id, change)
+        if session is not None and not session.credentials:
+            await self.revoke(session_id, reason=reason)
+
+    async def revoke(self, session_id: str, *, reason: str = "revoked") -> bool:
+        """End the session, its credentials and its streams in every process; its refresh token is revoked at the
+        provider in the background. False when there was no such session."""
+        session = await self._store.find(session_id)
+        deleted = await self._store.delete(session_id)
+        self.watch.ended(session_id, "revoked")
+        if session is not None:
+            self._revoke_upstream(session.token_set)
+            self._audit.write(
+                "revocation", outcome="success", user_id=session.user_id, session_id=session_id, reason=reason
+            )
+        return deleted
+
+    async def revoke_user(self, user_id: str) -> int:
+        """End all of the user's sessions; how many there were."""
+        sessions = await self._store.find_by_user(user_id)
+        ended = await self._store.delete_by_user(user_id)
+        for session_id in ended:
+            self.watch.ended(session_id, "revoked")
+        for session in sessions:
+            self._revoke_upstream(session.token_set)
+        self._audit.write("revocation", outcome="success", user_id=user_id, reason=f"all {len(ended)} sessions")
+        return len(ended)
+
+    async def revoke_own(self, user_id: str, session_id: str) -> None:
+        """End one of the user's sessions. Raises `NotFoundError` for anybody else's."""
+        session = await self._store.find(session_id)
+        if session is None or session.user_id != user_id:
+            raise NotFoundError()
+        await self.revoke(session_id, reason="ended by its user")
+
+    def is_ended(self, session_id: str) -> bool:
+        """True for 10 s after the end of a session, however it was learnt of."""
+        return self._cache.is_ended(session_id)
+
+    async def find(self, session_id: str) -> Session | None:
+        """The session as stored, or None when it has ended."""
+        return await self._store.find(session_id)
+
+    async def sessions_of(self, user_id: str) -> list[Session]:
+        """The user's sessions, oldest first."""
+        return await self._store.find_by_user(user_id)
+
+    # -- shared ----------------------------------------------------------------------------------------------------
+
+    async def _make_reauthorizable(self, session: Session) -> Session:
+        """A session whose tokens no key opens has no authorization URL of its own yet."""
+
+        def change(stored: Session) -> Session | None:
+            if stored.state is SessionState.ACTIVE or stored.reauth is not None:
+                return None
+            return replace(stored, reauth=Secret.random(), reauth_reason=stored.reauth_reason or "unreadable")
+
+        self._audit.write(
+            "refresh",
+            outcome="reauthorization",
+            user_id=session.user_id,
+            session_id=session.id,
+            reason=session.reauth_reason or "unreadable",
+        )
+        changed = await self.update(session.id, change)
+        return changed or await self._store.find(session.id) or session
+
+    async def update(self, session_id: str, change: Callable[[Session], Session | None]) -> Session | None:
+        """Read, change, write; again when somebody else wrote. None: no such session, or `change` declined."""
+        for _ in range(UPDATE_ATTEMPTS):
+            session = await self._store.find(session_id)
+            changed = change(session) if session is not None else None
+            if changed is None:
+                return None
+            try:
+                session = await self._written(self._store.update(changed))
+            except VersionConflict:
+                continue
+            self.watch.changed(session)
+            return session
+        raise StoreUnavailableError(reason=f"session {session_id} was written by others {UPDATE_ATTEMPTS} times")
+
+    async def _written(self, write: Awaitable[T]) -> T:
+        started = self._clock.monotonic()
+        result = await write
+        self._metrics.timing("store.write", self._clock.monotonic() - started)
+        return result
+
+    def _revoke_upstream(self, token_set: TokenSet | None) -> None:
+        if self._revoker is None or token_set is None:
+            return
+        if token_set.refresh_token is not None:
+            call = self._revoker.revoke(token_set.refresh_token, "refresh_token")
+        else:
+            call = self._revoker.revoke(token_set.access_token, "access_token")
+        task = asyncio.ensure_future(call)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)

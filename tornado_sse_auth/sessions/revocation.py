@@ -1,0 +1,134 @@
+"""What happens to sessions, in this process or any other, told to those who hold something of theirs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from ..clock import Clock
+from ..errors import StoreUnavailableError
+from ..identity import Session
+from ..stores.base import ChangeKind, SessionChange, SessionStore
+from .cache import SessionCache
+
+__all__ = ["OpenSessions", "SessionListener", "SessionWatch"]
+
+_log = logging.getLogger(__name__)
+
+CONCURRENT_READS = 10
+RETRY_AFTER = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class SessionListener(Protocol):
+    """Hears what became of sessions. Called on the loop; does not block."""
+
+    def session_changed(self, session: Session) -> None:
+        """This is the session's newest version."""
+        ...
+
+    def session_ended(self, session_id: str, reason: str) -> None:
+        """The session is over; `reason` is a close reason."""
+        ...
+
+
+class OpenSessions(Protocol):
+    """Which sessions have open streams in this process."""
+
+    def count(self, session_id: str) -> int:
+        """Open streams of the session."""
+        ...
+
+    def session_ids(self) -> Iterable[str]:
+        """Every session with an open stream."""
+        ...
+
+
+class SessionWatch:
+    """Follows the store's change feed, keeps the cache honest, and tells the listeners.
+
+    A session is read again only where this process holds a stream of it. Reads are coalesced per session, at most
+    10 at a time, and repeated until the store answers.
+    """
+
+    def __init__(self, store: SessionStore, cache: SessionCache, clock: Clock) -> None:
+        self._store = store
+        self._cache = cache
+        self._clock = clock
+        self._listeners: list[SessionListener] = []
+        self._open: OpenSessions | None = None
+        self._unsubscribe: Callable[[], None] | None = None
+        self._reading: dict[str, asyncio.Task[None]] = {}
+        self._again: set[str] = set()
+        self._slots = asyncio.Semaphore(CONCURRENT_READS)
+
+    def start(self, open_sessions: OpenSessions, *listeners: SessionListener) -> None:
+        """Begin to follow the feed on behalf of `listeners`."""
+        self._open = open_sessions
+        self._listeners = list(listeners)
+        self._unsubscribe = self._store.subscribe(self._on_change)
+
+    async def close(self) -> None:
+        """Stop following. Twice is once."""
+        if self._unsubscribe is not None:
+            self._unsubscribe()
+            self._unsubscribe = None
+        tasks = list(self._reading.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def changed(self, session: Session) -> None:
+        """A new version was stored by this process."""
+        self._cache.invalidate(session.id)
+        for listener in self._listeners:
+            listener.session_changed(session)
+
+    def ended(self, session_id: str, reason: str) -> None:
+        """The session is over: nothing answers for it any more."""
+        self._cache.end(session_id)
+        for listener in self._listeners:
+            listener.session_ended(session_id, reason)
+
+    def read_again(self, session_id: str) -> None:
+        """Read the session in the background and tell the listeners what became of it."""
+        if session_id in self._reading:
+            self._again.add(session_id)
+            return
+        task = asyncio.create_task(self._read(session_id), name=f"read session {session_id}")
+        self._reading[session_id] = task
+        task.add_done_callback(lambda _: self._reading.pop(session_id, None))
+
+    def _on_change(self, change: SessionChange) -> None:
+        if change.kind is ChangeKind.LOST:
+            self._cache.clear()
+            if self._open is not None:
+                for session_id in list(self._open.session_ids()):
+                    self.read_again(session_id)
+        elif change.kind is ChangeKind.ENDED:
+            if not self._cache.is_ended(change.session_id):
+                self.ended(change.session_id, "revoked")
+        else:
+            self._cache.invalidate(change.session_id)
+            if self._open is not None and self._open.count(change.session_id):
+                self.read_again(change.session_id)
+
+    async def _read(self, session_id: str) -> None:
+        failures = 0
+        while True:
+            self._again.discard(session_id)
+            try:
+                async with self._slots:
+                    session = await self._store.find(session_id)
+            except StoreUnavailableError:
+                await asyncio.sleep(RETRY_AFTER[min(failures, len(RETRY_AFTER) - 1)])
+                failures += 1
+                continue
+            if session is None:
+                self.ended(session_id, "revoked")
+                return
+            if session_id not in self._again:
+                for listener in self._listeners:
+                    listener.session_changed(session)
+                return

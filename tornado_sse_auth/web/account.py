@@ -1,0 +1,162 @@
+"""What users do with their sessions: `/auth/logout`, `/auth/token`, `/auth/sessions`, and who they are."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from tornado.web import RequestHandler
+
+from ..errors import AuthenticationRequiredError, InvalidRequestError
+from ..identity import CredentialKind, Session
+from .mixin import SSEAuthMixin
+
+__all__ = ["LogoutHandler", "SessionHandler", "SessionsHandler", "TokenHandler", "read_json_object"]
+
+DEFAULT_BEARER_TTL = 86_400
+MAX_JSON_DEPTH = 64
+
+
+def read_json(body: bytes) -> Any:
+    """A JSON document of at most 64 levels. Raises `InvalidRequestError`."""
+    try:
+        text = body.decode("utf-8")
+        if _depth(text) > MAX_JSON_DEPTH:
+            raise InvalidRequestError("The JSON document is nested too deeply.")
+        return json.loads(text, parse_constant=_refuse, parse_int=_integer)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequestError("The body is not a JSON document.", reason=str(error)[:200]) from None
+
+
+def read_json_object(body: bytes) -> dict[str, Any]:
+    """A JSON object; nothing at all is an empty one. Raises `InvalidRequestError`."""
+    document = read_json(body) if body else {}
+    if not isinstance(document, dict):
+        raise InvalidRequestError("The body is not a JSON object.")
+    return document
+
+
+def _depth(text: str) -> int:
+    """An upper bound of the nesting, without parsing: brackets inside strings do not count."""
+    depth = deepest = 0
+    in_string = escaped = False
+    for char in text if "[" in text or "{" in text else "":
+        if in_string:
+            if escaped:
+                escaped = False
+            elif char == "\\":
+                escaped = True
+            elif char == '"':
+                in_string = False
+        elif char == '"':
+            in_string = True
+        elif char in "[{":
+            depth += 1
+            deepest = max(deepest, depth)
+            if deepest > MAX_JSON_DEPTH:
+                break
+        elif char in "]}":
+            depth -= 1
+    return deepest
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 400:
+        raise ValueError("an integer is too long")
+    return int(digits)
+
+
+class _AccountHandler(SSEAuthMixin, RequestHandler):
+    sign_in_redirect = False
+
+    def write_json(self, document: object) -> None:
+        """Answer with JSON."""
+        self.set_header("Content-Type", "application/json; charset=utf-8")
+        self.finish(json.dumps(document))
+
+
+class LogoutHandler(_AccountHandler):
+    """Ends what the cookie opened; `{"everywhere": true}` ends all of the user's sessions."""
+
+    def check_session_state(self, session: Session) -> None:
+        """Also a session that needs its user can be ended."""
+
+    async def post(self) -> None:
+        """204, and the cookie is gone."""
+        everywhere = read_json_object(self.request.body).get("everywhere", False)
+        if not isinstance(everywhere, bool):
+            raise InvalidRequestError("everywhere is true or false.")
+        auth = self.sse_auth
+        if everywhere:
+            await auth.sessions.revoke_user(self.authenticated.session.user_id)
+        else:
+            await auth.sessions.sign_out(self.authenticated)
+        self.clear_cookie(
+            auth.cookie_name, path="/", secure=auth.options.secure, httponly=True, samesite="Lax"
+        )
+        self.set_status(204)
+        self.finish()
+
+
+class TokenHandler(_AccountHandler):
+    """Makes a bearer for scripts from the cookie: `{"grant": "session", "expires_in": 86400}`."""
+
+    async def post(self) -> None:
+        """200 with `access_token`, `token_type`, `expires_in` (RFC 6749, section 5.1)."""
+        found = self.authenticated
+        if found.credential.kind is not CredentialKind.COOKIE:
+            raise AuthenticationRequiredError("A bearer is made with the session cookie only.")
+        body = read_json_object(self.request.body)
+        if body.get("grant") != "session":
+            raise InvalidRequestError('grant must be "session".')
+        expires_in = body.get("expires_in", DEFAULT_BEARER_TTL)
+        if isinstance(expires_in, bool) or not isinstance(expires_in, int | float) or not 1 <= expires_in <= 1e10:
+            raise InvalidRequestError("expires_in is a number of seconds, at least 1.")
+        secret, lifetime = await self.sse_auth.sessions.issue_bearer(
+            found.session.id, found.credential.digest, float(expires_in)
+        )
+        self.write_json({"access_token": secret.reveal(), "token_type": "Bearer", "expires_in": int(lifetime)})
+
+
+class SessionsHandler(_AccountHandler):
+    """The user's sessions."""
+
+    async def get(self) -> None:
+        """`{"sessions": [...]}`, oldest first; `open_streams` counts those of this process."""
+        auth = self.sse_auth
+        current = self.authenticated.session
+        sessions = await auth.sessions.sessions_of(current.user_id)
+        self.write_json(
+            {
+                "sessions": [
+                    {
+                        "id": session.id,
+                        "created": _iso(session.created_at),
+                        "last_seen": _iso(session.last_seen),
+                        "client": session.client,
+                        "current": session.id == current.id,
+                        "open_streams": auth.registry.count(session.id),
+                    }
+                    for session in sessions
+                ]
+            }
+        )
+
+
+class SessionHandler(_AccountHandler):
+    """One of the user's sessions."""
+
+    async def delete(self, session_id: str) -> None:
+        """End it: 204, or 404 for one that is not the user's."""
+        await self.sse_auth.sessions.revoke_own(self.authenticated.session.user_id, session_id)
+        self.set_status(204)
+        self.finish()
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,141 @@
+"""What every handler of this package does alike: a request id, safe headers, and errors answered in one place."""
+
+from __future__ import annotations
+
+import logging
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+from tornado.web import Finish, RequestHandler
+
+from ..audit import NO_REQUEST, RequestInfo, current_request
+from ..errors import (
+    AuthenticationRequiredError,
+    AuthError,
+    ForbiddenError,
+    InvalidHostError,
+    ReauthorizationRequiredError,
+    ServerError,
+)
+from ..sessions.requirements import NO_REQUIREMENTS, Requirements
+from .context import AuthContext, auth_context
+from .responses import as_auth_error, error_answer
+
+__all__ = ["ErrorAnswers", "NotFoundHandler"]
+
+_log = logging.getLogger(__name__)
+
+# A mixin for request handlers: to the type checker it is one, at run time it comes before any.
+_Base = RequestHandler if TYPE_CHECKING else object
+
+
+class ErrorAnswers(_Base):
+    """Answers whatever a handler raises with the error table of the reference. Goes before `RequestHandler`."""
+
+    sign_in_redirect: ClassVar[bool] = True
+    """A browser that asks for a page is sent to sign in instead of getting 401."""
+
+    resource_metadata_path: ClassVar[str] = "/.well-known/oauth-protected-resource"
+
+    request_info: RequestInfo = NO_REQUEST
+    requirements: Requirements = NO_REQUIREMENTS
+    credential_presented: bool = False
+
+    @property
+    def sse_auth(self) -> AuthContext:
+        """The middleware of this application."""
+        return auth_context(self)
+
+    def identify_request(self) -> None:
+        """Give the request its id, and the answer the headers that depend on who asks."""
+        self.request_info = self.sse_auth.guard.describe(self.request)
+        current_request.set(self.request_info)
+        self._set_safe_headers()
+
+    def _set_safe_headers(self) -> None:
+        self.set_header("X-Request-ID", self.request_info.request_id)
+        self.set_header("Cache-Control", "no-store")
+        self.set_header("X-Content-Type-Options", "nosniff")
+
+    def compute_etag(self) -> str | None:
+        """None: an answer that depends on who asks must not be matched against another's."""
+        return None
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        """Full detail for the log: a traceback only for what is our own fault."""
+        error = as_auth_error(value)
+        if isinstance(error, ServerError):
+            exc_info: Any = (typ, value, tb) if value is not None else None
+            _log.error("%s %s failed", self.request.method, self.request.path, exc_info=exc_info)
+        else:
+            _log.debug("%s %s: %s", self.request.method, self.request.path, error)
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Called by Tornado for every failed request, after all headers were cleared."""
+        exc_info = kwargs.get("exc_info")
+        error = as_auth_error(exc_info[1] if exc_info else None, status_code)
+        auth = self.sse_auth
+        if self.request_info is NO_REQUEST:
+            self.identify_request()
+        self._set_safe_headers()
+        auth.metrics.increment(f"auth.error.{error.code}")
+        if isinstance(error, ForbiddenError | InvalidHostError):
+            user = self.current_user
+            auth.audit.write(
+                "denial",
+                outcome=error.code,
+                user_id=getattr(user, "user_id", ""),
+                session_id=getattr(user, "session_id", ""),
+                reason=error.reason,
+            )
+        if isinstance(error, AuthenticationRequiredError):
+            url = error.authorization_url or auth.authorization_url()
+            if url is not None and self._wants_page():
+                separator = "&" if "?" in url else "?"
+                self.redirect(f"{url}{separator}return_to={quote(self.request.uri or '/', safe='/')}")
+                return
+        answer = error_answer(
+            error,
+            request_id=self.request_info.request_id,
+            resource_metadata=f"{auth.options.public_url}{self.resource_metadata_path}",
+            scopes=self.requirements.scopes,
+            presented=self.credential_presented and isinstance(error, ReauthorizationRequiredError),
+            authorization_url=auth.authorization_url(),
+        )
+        self.set_status(answer.status)
+        for name, value in answer.headers.items():
+            self.set_header(name, value)
+        self.finish(answer.body)
+
+    def _wants_page(self) -> bool:
+        accepts = self.request.headers.get("Accept", "")
+        return self.sign_in_redirect and self.request.method == "GET" and "text/html" in accepts
+
+    def redirect_loopback_page(self) -> None:
+        """A page that was asked for under another loopback name moves to the public URL, where its cookies are."""
+        auth = self.sse_auth
+        try:
+            auth.guard.check_host(self.request)
+        except InvalidHostError:
+            target = auth.guard.loopback_redirect(self.request) if self._wants_page() else None
+            if target is None:
+                raise
+            self.redirect(target)
+            raise Finish from None
+
+
+class NotFoundHandler(ErrorAnswers, RequestHandler):
+    """For `Application(default_handler_class=NotFoundHandler)`: 404 as in the error table."""
+
+    sign_in_redirect = False
+
+    def prepare(self) -> None:
+        """Every method is answered alike."""
+        self.identify_request()
+        raise as_auth_error(None, 404)

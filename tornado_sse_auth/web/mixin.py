@@ -1,0 +1,181 @@
+"""`SSEAuthMixin`: authentication in `prepare()`, streams, and the upstream access token. Thin: the parts do the work."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Collection, Generator, Iterable
+from typing import Any, ClassVar
+
+from ..errors import (
+    AuthenticationRequiredError,
+    ConfigurationError,
+    InvalidTokenError,
+    ReauthorizationRequiredError,
+)
+from ..identity import CredentialKind, Secret, Session, SessionState, UserContext
+from ..sessions.credentials import PresentedCredential
+from ..sessions.manager import Authenticated
+from ..sessions.requirements import Requirements
+from ..streams import EventStream
+from .handler import ErrorAnswers
+
+__all__ = ["SSEAuthMixin"]
+
+
+class _Done:
+    """An awaitable that is done: `await super().prepare()` works whether or not there was something to wait for."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
+
+
+_DONE = _Done()
+
+
+class SSEAuthMixin(ErrorAnswers):
+    """Goes before `RequestHandler`. After `prepare()`, `self.current_user` is a `UserContext`.
+
+    Set `required_scopes`, `required_permissions`, `required_subscription` on the class, or call `require()` in a
+    method. An override of `prepare` is a coroutine that begins with `await super().prepare()`; an override of
+    `on_connection_close` calls `super()`.
+
+    ```python
+    class Prices(SSEAuthMixin, tornado.web.RequestHandler):
+        required_scopes = {"prices:read"}
+
+        async def get(self):
+            async with self.event_stream() as stream:
+                await stream.follow("prices")
+    ```
+    """
+
+    required_scopes: ClassVar[Collection[str]] = ()
+    required_permissions: ClassVar[Collection[str]] = ()
+    required_subscription: ClassVar[str | None] = None
+
+    _class_requirements: ClassVar[Requirements]
+    _authenticated: Authenticated | None = None
+    _stream: EventStream | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._class_requirements = Requirements.of(
+            cls.required_scopes, cls.required_permissions, cls.required_subscription
+        )
+
+    def prepare(self) -> Awaitable[None]:
+        """Authenticate. Raises `AuthenticationRequiredError` and its kin; they become the answer."""
+        self.identify_request()
+        self.requirements = self._class_requirements
+        auth = self.sse_auth
+        self.redirect_loopback_page()
+        auth.guard.check_origin(self.request)
+        presented = auth.presented(self.request)
+        if presented is None:
+            raise AuthenticationRequiredError(authorization_url=auth.authorization_url())
+        self.credential_presented = True
+        if presented.kind is CredentialKind.COOKIE:
+            auth.guard.check_same_origin(self.request)
+        found = auth.sessions.cached(presented)
+        if found is not None:
+            self._admit(found)
+            return _DONE
+        return self._validate(presented)
+
+    async def _validate(self, presented: PresentedCredential) -> None:
+        auth = self.sse_auth
+        try:
+            found = await auth.sessions.validate(presented)
+        except InvalidTokenError:
+            auth.bad_credentials.hit(self.request_info.remote)
+            raise
+        self._admit(found)
+
+    def _admit(self, found: Authenticated) -> None:
+        self._authenticated = found
+        self.check_session_state(found.session)
+        user = found.session.user_context()
+        self.current_user = user
+        self.requirements.check(user, self.sse_auth.options.subscription_levels)
+
+    def check_session_state(self, session: Session) -> None:
+        """Raises `ReauthorizationRequiredError` for a session that needs its user."""
+        if session.state is SessionState.REAUTHORIZATION:
+            raise ReauthorizationRequiredError(
+                authorization_url=self.sse_auth.authorization_url(session), reason=session.reauth_reason
+            )
+
+    @property
+    def authenticated(self) -> Authenticated:
+        """Session and credential of this request. Raises `AuthenticationRequiredError` before `prepare`."""
+        if self._authenticated is None:
+            raise AuthenticationRequiredError(reason="prepare() has not run; an override must await super().prepare()")
+        return self._authenticated
+
+    def require(
+        self, *, scopes: Iterable[str] = (), permissions: Iterable[str] = (), subscription: str | None = None
+    ) -> None:
+        """Ask for more than the class does, in one method. A stream opened afterwards ends when it lacks.
+
+        Raises `InsufficientScopeError`, `InsufficientPermissionError`, `InsufficientSubscriptionError`.
+        """
+        self.requirements = self.requirements | Requirements.of(scopes, permissions, subscription)
+        user: UserContext = self.authenticated.session.user_context()
+        self.requirements.check(user, self.sse_auth.options.subscription_levels)
+
+    def event_stream(self) -> EventStream:
+        """One SSE response, for `async with`. Raises `TooManyStreamsError` and `OverloadedError` on entering."""
+        auth = self.sse_auth
+        authenticated = self.authenticated
+        self._stream = EventStream(
+            self,
+            session=authenticated.session,
+            credential=authenticated.credential.digest,
+            requirements=self.requirements,
+            registry=auth.registry,
+            hub=auth.hub,
+        )
+        return self._stream
+
+    async def upstream_access_token(self, *, min_ttl: float = 30.0) -> Secret:
+        """The access token of the session's user at the provider, good for `min_ttl` seconds more (or half of its
+        life, where that is less); refreshed if need be. `.reveal()` it into the `Authorization` header of a call.
+
+        Ask anew for every call and keep no copy: a provider may end a token as soon as the next is issued. In an open
+        stream the call waits while the session needs its user, as long as the stream lives. Raises
+        `ReauthorizationRequiredError`, `ProviderUnavailableError`, `StoreUnavailableError`, `StreamEnded`.
+        """
+        auth = self.sse_auth
+        if auth.refresher is None:
+            raise ConfigurationError("this application has no provider, so there is no upstream access token")
+        while True:
+            found = self.authenticated
+            try:
+                session = await auth.refresher.fresh(found.session, min_ttl=min_ttl)
+            except ReauthorizationRequiredError as error:
+                newest = await auth.sessions.find(found.session.id)
+                if newest is None:
+                    raise InvalidTokenError(reason="the session has ended") from error
+                if newest.state is SessionState.ACTIVE and newest.token_version != found.session.token_version:
+                    self._authenticated = Authenticated(newest, found.credential)
+                    continue
+                if self._stream is None or self._stream.ended is not None or newest.token_set is None:
+                    raise ReauthorizationRequiredError(
+                        authorization_url=auth.authorization_url(newest), reason=error.reason
+                    ) from error
+                await self._stream.restored()
+                continue
+            self._authenticated = Authenticated(session, found.credential)
+            assert session.token_set is not None  # noqa: S101 - `fresh` promises it
+            return session.token_set.access_token
+
+    def set_session_cookie(self, credential: Secret) -> None:
+        """Give the browser the cookie of a session that `auth.sessions.create()` made."""
+        self.set_cookie(**self.sse_auth.session_cookie(credential))  # type: ignore[arg-type]
+
+    def on_connection_close(self) -> None:
+        """The client has gone: its stream ends."""
+        super().on_connection_close()
+        if self._stream is not None:
+            self._stream.end("client")

@@ -1,0 +1,31 @@
+"""Which path is whose."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..health import Health
+from .account import LogoutHandler, SessionHandler, SessionsHandler, TokenHandler
+from .health import HealthHandler, LiveHandler, ReadyHandler
+from .public import ClientModuleHandler, ProtectedResourceHandler
+from .sign_in import CallbackHandler, LoginHandler
+
+__all__ = ["routes"]
+
+
+def routes(health: Health, *, sign_in: bool) -> list[Any]:
+    """Tornado rules for everything of ours but streams and MCP; `sign_in`: there is a provider to sign in at."""
+    rules: list[Any] = [
+        (r"/livez", LiveHandler, {"health": health}),
+        (r"/readyz", ReadyHandler, {"health": health}),
+        (r"/health", HealthHandler, {"health": health}),
+        (r"/\.well-known/oauth-protected-resource", ProtectedResourceHandler),
+        (r"/auth/client\.js", ClientModuleHandler),
+        (r"/auth/logout", LogoutHandler),
+        (r"/auth/token", TokenHandler),
+        (r"/auth/sessions", SessionsHandler),
+        (r"/auth/sessions/([0-9a-f]{32})", SessionHandler),
+    ]
+    if sign_in:
+        rules += [(r"/auth/login", LoginHandler), (r"/auth/callback", CallbackHandler)]
+    return rules

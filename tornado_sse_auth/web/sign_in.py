@@ -1,0 +1,160 @@
+"""Sign-in in the browser: `/auth/login` and `/auth/callback` (RFC 6749, section 4.1, with PKCE)."""
+
+from __future__ import annotations
+
+from tornado.web import RequestHandler
+
+from ..errors import AuthError, InvalidRequestError, NotFoundError
+from ..identity import Secret, TokenSet
+from ..oauth import SIGN_IN_TTL, Callback, OAuthProvider, SignInAttempt, SignInRequest, TokenResponse
+from ..sessions.credentials import read_cookie
+from ..sessions.manager import SignedInUser
+from ..sessions.token_refresh import ASSUMED_LIFETIME
+from .guards import single_arguments
+from .handler import ErrorAnswers
+
+__all__ = ["CallbackHandler", "LoginHandler"]
+
+RECORD_KIND = "sign-in"
+
+
+class _SignInHandler(ErrorAnswers, RequestHandler):
+    sign_in_redirect = False
+
+    def prepare(self) -> None:
+        """No credential is asked for here."""
+        self.identify_request()
+        self.set_header("Referrer-Policy", "no-referrer")
+
+    @property
+    def provider(self) -> OAuthProvider:
+        """The provider; without one these routes do not exist."""
+        provider = self.sse_auth.provider
+        if provider is None:
+            raise NotFoundError(reason="there is no provider")
+        return provider
+
+    @property
+    def redirect_uri(self) -> str:
+        """Where the provider sends the browser back to."""
+        return f"{self.sse_auth.options.public_url}/auth/callback"
+
+    @property
+    def browser_cookie(self) -> str:
+        """The name of the cookie that binds a sign-in to its browser."""
+        name = self.sse_auth.cookie_name
+        return "__Host-sign-in" if name.startswith("__Host-") else f"{name}_sign_in"
+
+    def browser(self) -> Secret | None:
+        """The browser's binding value, shared by the sign-ins of all its tabs."""
+        try:
+            presented = read_cookie(self.request.headers.get("Cookie"), self.browser_cookie)
+        except AuthError as error:
+            raise InvalidRequestError("The sign-in cookie is malformed.", reason=str(error)) from error
+        return presented.secret if presented is not None else None
+
+
+class LoginHandler(_SignInHandler):
+    """Begins a sign-in: `?return_to=` (a local path), `?login_hint=`, `?scope=`, `?reauth=`."""
+
+    sign_in_redirect = True
+
+    async def get(self) -> None:
+        """Redirect to the provider. 429 beyond 120 a minute from one address, 503 while the provider is away."""
+        auth = self.sse_auth
+        self.redirect_loopback_page()
+        auth.sign_ins.hit(self.request_info.remote)
+        arguments = single_arguments(self.request, "return_to", "login_hint", "scope", "reauth")
+        reauth = arguments.get("reauth")
+        session = await auth.sessions.find_by_reauth(Secret(reauth)) if reauth else None
+        try:
+            browser = self.browser() or Secret.random()
+        except InvalidRequestError:
+            browser = Secret.random()
+        attempt = SignInAttempt.begin(
+            browser=browser,
+            return_to=arguments.get("return_to", "/"),
+            scopes=self.provider.scopes_for(arguments.get("scope")),
+            now=auth.clock.time(),
+            reauth=session.id if session is not None else None,
+        )
+        request = SignInRequest(attempt=attempt, login_hint=arguments.get("login_hint") or None)
+        url = await self.provider.authorization_url(request, self.redirect_uri)
+        await auth.records.put(RECORD_KIND, attempt.state.digest(), attempt.to_record(), attempt.expires_at)
+        secure = auth.options.secure
+        self.set_cookie(
+            self.browser_cookie,
+            browser.reveal(),
+            path="/",
+            httponly=True,
+            secure=secure,
+            samesite="Lax",
+            max_age=int(SIGN_IN_TTL),
+        )
+        self.redirect(url)
+
+
+class CallbackHandler(_SignInHandler):
+    """The browser comes back from the provider."""
+
+    async def get(self) -> None:
+        """Check, exchange the code, begin or revive the session, set its cookie, and go where the sign-in began."""
+        auth = self.sse_auth
+        callback = Callback.read(
+            {
+                name: [value.decode("utf-8", "replace") for value in values]
+                for name, values in self.request.query_arguments.items()
+            }
+        )
+        record = await auth.records.take(RECORD_KIND, callback.state.digest())
+        if record is None:
+            raise InvalidRequestError(
+                "This sign-in is unknown, used or too old; start it again.", reason="no such state"
+            )
+        attempt = SignInAttempt.from_record(record)
+        attempt.check_browser(self.browser(), now=auth.clock.time())
+        code = await self.provider.accept_callback(callback)
+        began = auth.clock.time()
+        answer = await self.provider.exchange_code(code, redirect_uri=self.redirect_uri, verifier=attempt.verifier)
+        user = await self._identify(answer, attempt, began)
+        _, credential = await auth.sessions.sign_in(user, revive=attempt.reauth, previous=self._previous())
+        self.set_cookie(**auth.session_cookie(credential))  # type: ignore[arg-type]
+        self.redirect(attempt.return_to)
+
+    async def _identify(self, answer: TokenResponse, attempt: SignInAttempt, began: float) -> SignedInUser:
+        claims: dict[str, object] = {}
+        if answer.id_token is not None:
+            claims |= await self.provider.verify_id_token(
+                answer.id_token, nonce=attempt.nonce, access_token=answer.access_token
+            )
+        subject = claims.get("sub")
+        claims |= await self.provider.userinfo(
+            answer.access_token, subject=subject if isinstance(subject, str) else None
+        )
+        granted = attempt.scopes if answer.scopes is None else answer.scopes
+        identity = self.sse_auth.identity_mapper(claims, granted)
+        lifetime = answer.expires_in if answer.expires_in is not None else ASSUMED_LIFETIME
+        sid = claims.get("sid")
+        return SignedInUser(
+            user_id=identity.user_id,
+            scopes=identity.scopes,
+            permissions=identity.permissions,
+            subscription=identity.subscription,
+            claims={**identity.claims, "iss": self.provider.issuer, "sub": claims.get("sub")},
+            token_set=TokenSet(
+                access_token=answer.access_token,
+                refresh_token=answer.refresh_token,
+                issued_at=began,
+                expires_at=began + lifetime,
+                scopes=granted,
+            ),
+            sid=sid if isinstance(sid, str) else None,
+            client=self.request_info.client,
+        )
+
+    def _previous(self) -> Secret | None:
+        try:
+            presented = read_cookie(self.request.headers.get("Cookie"), self.sse_auth.cookie_name)
+        except AuthError:  # a planted or damaged cookie is replaced like any other
+            return None
+        return presented.secret if presented is not None else None
