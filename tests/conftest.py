@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
+from tests.parts import browser as chromium
 from tests.parts import mongod as mongo
 from tests.parts import provider as oidc
-from tests.parts.require import require
+from tests.parts.require import RealPartsReport, require
+from tests.parts.scripted_provider import ScriptedProvider
+from tests.parts.statsd import StatsDListener
+
+REAL_PARTS = {
+    "mongod": "mongod",
+    "own_mongod": "mongod",
+    "standalone_mongod": "mongod",
+    "replica_set_of_three": "mongod",
+    "provider": "provider",
+    "own_provider": "provider",
+    "browser": "browser",
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests with a fixture of REAL_PARTS carry the marker `real`; in CI none of them may be skipped."""
+    config.pluginmanager.register(RealPartsReport(REAL_PARTS), "real-parts")
 
 
 @pytest.fixture(scope="session")
@@ -66,3 +84,24 @@ def own_provider() -> Iterator[oidc.Provider]:
     require(oidc.check_available)
     with oidc.running() as server:
         yield server
+
+
+@pytest.fixture
+def browser() -> chromium.Browser:
+    """Headless Chromium; each `await browser.run(script, ...)` starts a fresh one."""
+    require(chromium.check_available)
+    return chromium.Browser()
+
+
+@pytest.fixture
+async def scripted_provider() -> AsyncIterator[ScriptedProvider]:
+    """A provider whose every answer the test may choose; in the test's own loop."""
+    async with ScriptedProvider() as server:
+        yield server
+
+
+@pytest.fixture
+async def statsd() -> AsyncIterator[StatsDListener]:
+    """A StatsD listener that keeps what it is sent."""
+    async with StatsDListener() as listener:
+        yield listener

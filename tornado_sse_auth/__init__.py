@@ -1,0 +1,1 @@
+"""Authenticated streams for Tornado."""

@@ -23,7 +23,7 @@ AuthError
     ├── ProviderUnavailableError        503 provider_unavailable
     └── OverloadedError                 503 overloaded
 
-Outside the tree: ConfigurationError (the server does not start) and StreamEnded (a handler writes to a stream that is over).
+Outside the tree: ConfigurationError (the server does not start), StreamEnded (a handler writes to a stream that is over).
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class AuthError(Exception):
 
 
 class AuthenticationRequiredError(AuthError):
-    """No credential came with the request. `authorization_url` is where its user signs in, when there is such a place."""
+    """No credential came with the request. `authorization_url`: where its user signs in, if there is such a place."""
 
     status = 401
     code = "authorization_required"

@@ -132,9 +132,9 @@ class Health:
                 await check.ask()
         except Exception as error:  # whatever a dependency raises means that it does not work
             _log.warning("check %s: %r", check.name, error)
-            status, output = check.severity, check.output
+            status = check.severity
         else:
-            status, output = Status.PASS, None
+            status = Status.PASS
         now = self._clock.time()
         known = self._findings.get(check.name)
         since = known.since if known is not None and known.status is status else now
@@ -144,6 +144,6 @@ class Health:
             since=since,
             checked_at=now,
             latency=self._clock.monotonic() - started,
-            output=output,
+            output=None if status is Status.PASS else check.output,
         )
         self._metrics.gauge(f"check.{check.name}", int(status))

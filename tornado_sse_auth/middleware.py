@@ -149,8 +149,7 @@ class SSEAuthenticationMiddleware:
         if self._running is not None:
             raise ConfigurationError("the middleware is started already")
         async with AsyncExitStack() as stack:
-            await self.metrics.start()
-            stack.push_async_callback(self.metrics.close)
+            stack.callback(self.metrics.close)
             await self.store.start()
             stack.push_async_callback(self.store.close)
             await self.events.start()
@@ -202,8 +201,8 @@ class SSEAuthenticationMiddleware:
         }
 
     async def authenticate(self, request: HTTPServerRequest) -> UserContext:
-        """The user of a request, outside a handler. Raises `AuthenticationRequiredError` and its kin, `InvalidRequestError`,
-        `InvalidHostError`, `InvalidOriginError`, `StoreUnavailableError`."""
+        """The user of a request, outside a handler. Raises `AuthenticationRequiredError` and its kin,
+        `InvalidRequestError`, `InvalidHostError`, `InvalidOriginError`, `StoreUnavailableError`."""
         self.guard.check_host(request)
         self.guard.check_origin(request)
         presented = self.presented(request)
@@ -235,7 +234,7 @@ class SSEAuthenticationMiddleware:
             return f"{url}?reauth={session.reauth.reveal()}"
         return url
 
-    def session_cookie(self, credential: Secret) -> dict[str, object]:
+    def session_cookie(self, credential: Secret) -> dict[str, Any]:
         """Arguments of `RequestHandler.set_cookie` for the session cookie."""
         return {
             "name": self.cookie_name,

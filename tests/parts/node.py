@@ -33,7 +33,7 @@ def find_node() -> Path:
 
 @cache
 def find_packages() -> Path:
-    """The folder whose `node_modules` holds the locked packages. Raises MissingPartError where npm cannot fetch them."""
+    """The folder whose `node_modules` holds the locked packages. Raises MissingPartError where npm fails."""
     manifests = [SCRIPTS / "package.json", SCRIPTS / "package-lock.json"]
     digest = hashlib.sha256(b"".join(file.read_bytes() for file in manifests)).hexdigest()[:16]
     folder = cache_folder() / f"npm-{digest}"

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -71,7 +72,7 @@ class Provider(ServerProcess):
             "refreshTtl": refresh_ttl,
             "backchannelLogoutUri": backchannel_logout_uri,
         }
-        command = [find_node(), placed(SCRIPTS / "oidc-provider.mjs"), json.dumps(options)]
+        command: list[Path | str] = [find_node(), placed(SCRIPTS / "oidc-provider.mjs"), json.dumps(options)]
 
         def ready(server: ServerProcess) -> None:
             server.wait_for_port(port)

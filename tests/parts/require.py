@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,3 +38,43 @@ def cache_folder() -> Path:
     folder = Path(base) / "tornado-sse-auth-tests"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+class RealPartsReport:
+    """A pytest plugin: marks each test that uses a real part, and fails a CI run in which one was skipped."""
+
+    def __init__(self, parts: Mapping[str, str]) -> None:
+        """`parts` gives the real part behind each fixture."""
+        self._parts = parts
+        self._skipped: dict[str, str] = {}
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Every test with a fixture of a real part carries the marker `real`, so that nobody can forget it."""
+        for item in items:
+            for name in getattr(item, "fixturenames", ()):
+                if part := self._parts.get(name):
+                    item.add_marker(pytest.mark.real(part))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Note what was skipped; an expected failure counts as run."""
+        report = yield
+        if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("real"):
+            parts = {str(marker.args[0]) for marker in item.iter_markers("real")}
+            self._skipped[item.nodeid] = ", ".join(sorted(parts))
+        return report
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """In CI a skipped real part is a failed run."""
+        if in_ci() and self._skipped and session.exitstatus in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED}:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say which real parts were not there."""
+        if not self._skipped:
+            return
+        terminalreporter.section("real parts skipped" + (": a failure in CI" if in_ci() else ""), red=in_ci())
+        for nodeid, part in self._skipped.items():
+            terminalreporter.line(f"{part}: {nodeid}")

@@ -80,7 +80,8 @@ def test_refused_metadata(changes: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "issuer", ["", "provider.example", "http://provider.example", "https://p.example?a=b", "https://p.example#f", "ftp://p"]
+    "issuer",
+    ["", "provider.example", "http://provider.example", "https://p.example?a=b", "https://p.example#f", "ftp://p"],
 )
 def test_refused_issuer(issuer: str) -> None:
     """SEC-28."""

@@ -21,7 +21,9 @@ BROWSER = Secret("browser")
 
 
 def attempt() -> SignInAttempt:
-    return SignInAttempt.begin(browser=BROWSER, return_to="/a?b=c", scopes=frozenset({"openid"}), now=1000.0, reauth="s")
+    return SignInAttempt.begin(
+        browser=BROWSER, return_to="/a?b=c", scopes=frozenset({"openid"}), now=1000.0, reauth="s"
+    )
 
 
 def test_an_attempt_survives_its_record() -> None:
@@ -85,9 +87,7 @@ def test_malformed_callback(arguments: dict[str, list[str]]) -> None:
         ({"error": ["<script>"]}, False, InvalidRequestError),
     ],
 )
-def test_who_answers_and_what(
-    arguments: dict[str, list[str]], advertised: bool, error: type[AuthError] | None
-) -> None:
+def test_who_answers_and_what(arguments: dict[str, list[str]], advertised: bool, error: type[AuthError] | None) -> None:
     """SEC-22; RFC 9207, section 2.4."""
     callback = Callback.read(arguments | {"state": ["s"]})
     if error is None:
@@ -117,7 +117,18 @@ HOSTILE = [
     "javascript:alert(1)", "/%0d%0aX:y", "/%5ce", "/%5C%5Ce", "/%2f/e", "/%2F%2Fe", "/%252f%252fe", "\\/e", " //e",
     "/ /e", "", "e", "@e", "/\x00/e", "/\u2028/e", "/\uff0f/e", "/" * 3000, "?//e", "#", "/\r\nSet-Cookie: a=b",
 ]  # fmt: skip
-LOCAL = ["/", "/a", "/a/b?c=d&e=%20f#g", "/dashboard", "/a?next=https://e/", "/caf%C3%A9", "/a//", "/..", "/%", "/a@b:c"]
+LOCAL = [
+    "/",
+    "/a",
+    "/a/b?c=d&e=%20f#g",
+    "/dashboard",
+    "/a?next=https://e/",
+    "/caf%C3%A9",
+    "/a//",
+    "/..",
+    "/%",
+    "/a@b:c",
+]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
@@ -132,7 +143,9 @@ def test_local_return_to(text: str) -> None:
 
 
 pieces = st.lists(
-    st.sampled_from([*"/\\.%:@?#&=;, \t\r\n\x00-_~ae0", "//", "..", "%2f", "%5c", "%09", "%0d%0a", "%25", "https:", "é", "。"]),
+    st.sampled_from(
+        [*"/\\.%:@?#&=;, \t\r\n\x00-_~ae0", "//", "..", "%2f", "%5c", "%09", "%0d%0a", "%25", "https:", "é", "。"]
+    ),
     max_size=12,
 )  # fmt: skip
 

@@ -23,6 +23,9 @@ MAX_JSON_DEPTH = 64
 # Below the 5 s after which Node.js and others close an idle connection: a request that meets the closing is one whose
 # refresh token may be spent or not, and nobody can tell.
 KEEPALIVE = 2.0
+# Part of the deadline that the TCP handshake may take, and the TLS handshake too. httpcore closes the socket when these
+# run out, but not when the call is cancelled during the TLS handshake, which is what the end of the deadline does.
+HANDSHAKE_PART = 0.45
 
 
 class NoAnswer(Exception):  # noqa: N818 - a fact about the call
@@ -67,7 +70,7 @@ class HTTPClient:
             verify=httpx.create_ssl_context(),
             trust_env=False,
             follow_redirects=False,
-            timeout=None,  # noqa: S113 - request() has one deadline over everything; httpx only knows one for each read
+            timeout=None,  # noqa: S113 - request() has one deadline over everything; httpx only has one for each read
             limits=httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE),
             # One user's calls must not carry what the provider set for another's.
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
@@ -96,7 +99,12 @@ class HTTPClient:
         try:
             async with asyncio.timeout(timeout):
                 async with self._client.stream(
-                    method, url, headers=dict(headers or {}), content=body, extensions={"trace": watch}
+                    method,
+                    url,
+                    headers=dict(headers or {}),
+                    content=body,
+                    timeout=httpx.Timeout(None, connect=timeout * HANDSHAKE_PART),
+                    extensions={"trace": watch},
                 ) as response:
                     return Answer(
                         status=response.status_code,

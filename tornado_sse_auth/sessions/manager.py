@@ -304,8 +304,8 @@ class SessionManager:
                 return None
             live = [old for old in session.credentials if old.expires_at > now]
             bearers = [old for old in live if old.kind is CredentialKind.BEARER]
-            surplus = set(id(old) for old in bearers[: max(0, len(live) - CREDENTIALS_PER_SESSION + 1)])
-            kept = tuple(old for old in live if id(old) not in surplus)
+            surplus = bearers[: max(0, len(live) - CREDENTIALS_PER_SESSION + 1)]
+            kept = tuple(old for old in live if old not in surplus)
             return replace(session, credentials=(*kept, made[0][1]))
 
         if await self.update(session_id, change) is None:

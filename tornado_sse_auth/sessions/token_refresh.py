@@ -6,61 +6,32 @@ import asyncio
 import logging
 import random
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from dataclasses import dataclass
 
 from ..audit import AuditLog
 from ..clock import Clock
 from ..errors import (
-    AuthError,
     InvalidTokenError,
     ProviderUnavailableError,
     ReauthorizationRequiredError,
     StoreUnavailableError,
 )
-from ..identity import RefreshState, Secret, Session, SessionState, TokenSet
+from ..identity import Session, SessionState, TokenSet
 from ..metrics import Metrics
-from ..oauth import (
-    ClientRejected,
-    IdentityMapper,
-    OAuthProvider,
-    RefreshRejected,
-    Spent,
-    TokenResponse,
-    TransientFailure,
-)
+from ..oauth import IdentityMapper, OAuthProvider, TokenResponse
 from ..options import Options
 from ..stores.base import Lease, LeaseRefused, SessionStore
-from .breaker import ProviderBreaker
 from .manager import SessionManager
+from .refresh_exchange import LEASE_LENGTH, MAX_PRESENTATIONS, RefreshExchange, RefreshPostponed
 from .slots import CallSlots
 
-__all__ = ["ASSUMED_LIFETIME", "LEASE_LENGTH", "LeaseBusy", "RefreshPostponed", "TokenRefresher"]
+__all__ = ["LeaseBusy", "RefreshPostponed", "TokenRefresher"]
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
-
-LEASE_LENGTH = 15.0
-LEASE_RENEWAL = 5.0
-ASSUMED_LIFETIME = 600.0  # of an access token whose answer names no `expires_in`
-ENRICH_INTERVAL = 600.0
-LONGEST_BACKOFF = 30.0
-MISCONFIGURED_PAUSE = 60.0
-MAX_PRESENTATIONS = 2
 
 
 class LeaseBusy(Exception):  # noqa: N818 - not an error: somebody else is at it
     """Another process is refreshing this session, or has died while doing so: look again in a moment."""
-
-
-class RefreshPostponed(Exception):  # noqa: N818 - not an error: a date
-    """No attempt before `until` (epoch seconds)."""
-
-    def __init__(self, until: float, reason: str) -> None:
-        super().__init__(reason)
-        self.until = until
 
 
 @dataclass(slots=True, eq=False)
@@ -80,17 +51,6 @@ class _Watched:
     since: float
 
 
-@dataclass(slots=True)
-class RefreshCondition:
-    """For health: since when (epoch seconds) the provider refuses us as a client, and the attempts that failed in a
-    row over all sessions."""
-
-    client_rejected_since: float | None = None
-    failures_in_a_row: int = 0
-    last_success: float | None = None
-    unsaved: set[str] = field(default_factory=set)
-
-
 class TokenRefresher:
     """Owner of every call that spends a refresh token. The rules are those of OAuth 2 rotation (RFC 6749, section 6;
     RFC 9700, section 4.14): a token is presented once, and once more only when the first outcome is unknown."""
@@ -108,18 +68,17 @@ class TokenRefresher:
         audit: AuditLog,
     ) -> None:
         self._store = store
-        self._provider = provider
-        self._sessions = sessions
-        self._mapper = identity_mapper
+        self._timeout = provider.timeout
         self._metrics = metrics
         self._clock = clock
-        self._audit = audit
         self._owner = uuid.uuid4().hex
         self._slots = CallSlots(options.refresh_concurrency)
-        self._breaker = ProviderBreaker()
+        self._exchange = RefreshExchange(
+            store, provider, sessions, identity_mapper=identity_mapper, metrics=metrics, clock=clock, audit=audit
+        )
         self._flights: dict[str, _Flight] = {}
         self._watched: dict[str, _Watched] = {}
-        self.condition = RefreshCondition()
+        self.condition = self._exchange.condition
 
     async def close(self, grace: float) -> None:
         """Let the calls under way end and be written, for `grace` seconds at most. Twice is once."""
@@ -141,7 +100,7 @@ class TokenRefresher:
         While refreshing fails for now, a token that has not expired is still given. Raises
         `ReauthorizationRequiredError`, `ProviderUnavailableError`, `StoreUnavailableError`, `InvalidTokenError`.
         """
-        deadline = self._clock.monotonic() + self._provider.timeout
+        deadline = self._clock.monotonic() + self._timeout
         session = self._newest(session)
         while True:
             token_set = self._usable(session)
@@ -217,13 +176,13 @@ class TokenRefresher:
             await self._slots.acquire(session_id, urgent=flight.urgent)
             try:
                 taken = await self._take(session_id, spent_version)
-                answer = taken if isinstance(taken, Session) else await self._send(taken)
+                answer = taken if isinstance(taken, Session) else await self._exchange.send(taken)
             finally:
                 self._slots.release()
             if isinstance(answer, Session):
                 flight.outcome.set_result(answer)
-            else:
-                await self._keep(answer[0], answer[1], flight)
+            elif isinstance(taken, Lease):
+                await self._finish(taken, answer, flight)
         except asyncio.CancelledError:
             flight.outcome.cancel()
             raise
@@ -236,6 +195,14 @@ class TokenRefresher:
                 flight.outcome.set_exception(error)
         finally:
             self._flights.pop(session_id, None)
+
+    async def _finish(self, lease: Lease, answer: TokenResponse, flight: _Flight) -> None:
+        saved = await self._exchange.keep(lease, answer, flight.outcome.set_result)
+        if not flight.outcome.done():
+            flight.outcome.set_result(saved)
+        spent = lease.session.token_set
+        if spent is not None and saved.token_version == lease.session.token_version + 1:
+            await self._exchange.update_identity(saved, spent, answer)
 
     async def _take(self, session_id: str, spent_version: int) -> Lease | Session:
         """The lease, or the session when there is nothing to send."""
@@ -250,10 +217,10 @@ class TokenRefresher:
         if token_set.refresh_token is None:
             if token_set.expires_at > now:
                 raise RefreshPostponed(token_set.expires_at, "there is no refresh token")
-            await self._give_up(session, "token_expired")
+            await self._exchange.give_up(session, "token_expired")
         if session.refresh.not_before > now:
             raise RefreshPostponed(session.refresh.not_before, "waiting after a failure")
-        pause = self._breaker.wait(self._clock.monotonic())
+        pause = self._exchange.pause()
         if pause > 0:
             raise RefreshPostponed(now + pause, "the provider is paused")
         return await self._lease(session, token_set.refresh_token.digest())
@@ -287,7 +254,7 @@ class TokenRefresher:
             self._metrics.increment("token.refresh.skipped")
             return row
         if refused.expired and row.refresh.presented >= MAX_PRESENTATIONS:
-            await self._give_up(row, "refresh_outcome_unknown")
+            await self._exchange.give_up(row, "refresh_outcome_unknown")
         if refused.expired and row.refresh.presented:
             watched = self._watched.get(row.id)
             if watched is None or watched.fence != row.refresh.fence:
@@ -295,229 +262,3 @@ class TokenRefresher:
         else:
             self._watched.pop(row.id, None)
         raise LeaseBusy
-
-    # -- sending ---------------------------------------------------------------------------------------------------
-
-    async def _send(self, lease: Lease) -> tuple[Lease, TokenResponse] | Session:
-        session = lease.session
-        assert session.token_set is not None and session.token_set.refresh_token is not None  # noqa: S101 - the lease says so
-        renewal = asyncio.create_task(self._renew(lease), name=f"lease of session {session.id}")
-        self._breaker.begin()
-        started = self._clock.monotonic()
-        try:
-            if lease.reattempt:
-                await self._before_reattempt(session)
-            answer = await self._provider.refresh(session.token_set.refresh_token)
-        except RefreshRejected as rejected:
-            self._breaker.answered()
-            return await self._rejected(lease, str(rejected))
-        except ClientRejected as rejected:
-            self._breaker.answered()
-            await self._misconfigured(lease, str(rejected))
-        except TransientFailure as failure:
-            self._breaker.failed(self._clock.monotonic(), failure.retry_after)
-            await self._failed(lease, failure)
-        except BaseException:
-            self._breaker.abandoned()
-            raise
-        finally:
-            renewal.cancel()
-        self._breaker.answered()
-        self.condition.client_rejected_since = None
-        self.condition.failures_in_a_row = 0
-        self.condition.last_success = self._clock.time()
-        self._metrics.timing("token.refresh", self._clock.monotonic() - started)
-        self._metrics.increment("token.refresh.success")
-        return lease, answer
-
-    async def _before_reattempt(self, session: Session) -> None:
-        """The one re-presentation is too precious for a provider that does not answer at all."""
-        try:
-            await self._provider.check()
-        except ProviderUnavailableError as error:
-            raise TransientFailure(f"before a re-presentation: {error.reason}", spent=Spent.UNSPENT) from error
-        self._metrics.increment("token.refresh.reattempt")
-        self._audit.write("refresh", outcome="reattempt", user_id=session.user_id, session_id=session.id)
-
-    async def _renew(self, lease: Lease) -> None:
-        while True:
-            await asyncio.sleep(LEASE_RENEWAL)
-            try:
-                if not await self._store.renew_lease(lease.session.id, lease.fence, LEASE_LENGTH):
-                    _log.warning("the lease of session %s was taken over", lease.session.id)
-                    return
-            except StoreUnavailableError as error:
-                _log.warning("the lease of session %s was not renewed: %s", lease.session.id, error)
-
-    # -- after a failure -------------------------------------------------------------------------------------------
-
-    async def _rejected(self, lease: Lease, reason: str) -> Session:
-        """`invalid_grant`: the row is read once more, since another process may have won."""
-        row = await self._until_written(lambda: self._store.find(lease.session.id))
-        if row is None:
-            raise InvalidTokenError(reason="the session is gone")
-        if row.state is SessionState.ACTIVE and row.token_version != lease.session.token_version:
-            self._metrics.increment("token.refresh.skipped")
-            return row
-        if lease.reattempt:
-            self._metrics.increment("token.refresh.lost")
-        _log.warning("the provider has refused the refresh token of session %s: %s", row.id, reason)
-        await self._give_up(row, "refresh_rejected")
-
-    async def _give_up(self, session: Session, reason: str) -> NoReturn:
-        """Only the user can help now."""
-        wanted = replace(session, reauth=Secret.random(), reauth_reason=reason)
-        version = session.token_version
-        if session.state is SessionState.ACTIVE:
-            row = await self._until_written(
-                lambda: self._store.require_reauthorization(wanted, spent_version=version)
-            )
-            if row is not None:
-                self._metrics.increment("token.refresh.permanent")
-                self._audit.write(
-                    "refresh",
-                    outcome="reauthorization",
-                    user_id=session.user_id,
-                    session_id=session.id,
-                    reason=reason,
-                )
-                self._sessions.watch.changed(row)
-        raise ReauthorizationRequiredError(reason=reason)
-
-    async def _misconfigured(self, lease: Lease, reason: str) -> NoReturn:
-        """The provider refuses *us*: nobody is signed out for that, an operator must mend it."""
-        now = self._clock.time()
-        if self.condition.client_rejected_since is None:
-            self.condition.client_rejected_since = now
-        _log.error("the provider refuses this server as a client: %s. Check client id and secret", reason)
-        await self._postpone(lease, Spent.UNSPENT, now + MISCONFIGURED_PAUSE, f"client refused: {reason}")
-
-    async def _failed(self, lease: Lease, failure: TransientFailure) -> NoReturn:
-        backoff = min(LONGEST_BACKOFF, 2.0 ** min(lease.session.refresh.failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
-        until = self._clock.time() + max(backoff, failure.retry_after or 0.0)
-        await self._postpone(lease, failure.spent, until, failure.reason)
-
-    async def _postpone(self, lease: Lease, spent: Spent, until: float, reason: str) -> NoReturn:
-        session = lease.session
-        before = session.refresh
-        presented = before.presented if spent is Spent.UNKNOWN else before.presented - 1
-        _log.warning("refresh of session %s failed for now (%s): %s", session.id, spent.name.lower(), reason)
-        self._metrics.increment("token.refresh.transient")
-        self.condition.failures_in_a_row += 1
-        self._audit.write(
-            "refresh", outcome="transient", user_id=session.user_id, session_id=session.id, reason=reason
-        )
-        if presented >= MAX_PRESENTATIONS:
-            await self._give_up(session, "refresh_outcome_unknown")
-        state = RefreshState(
-            fence=lease.fence,
-            intent=before.intent if presented else None,
-            presented=presented,
-            not_before=until,
-            failures=before.failures + 1,
-        )
-        await self._until_written(lambda: self._store.release_lease(session.id, lease.fence, state))
-        raise RefreshPostponed(until, reason)
-
-    # -- after a success -------------------------------------------------------------------------------------------
-
-    async def _keep(self, lease: Lease, answer: TokenResponse, flight: _Flight) -> None:
-        """Store the new token set, before anything else can go wrong with it; whoever waits gets it even while the
-        store is away."""
-        spent = lease.session
-        old = spent.token_set
-        assert old is not None  # noqa: S101 - it was just spent
-        now = self._clock.time()
-        lifetime = answer.expires_in if answer.expires_in is not None else old.lifetime or ASSUMED_LIFETIME
-        token_set = TokenSet(
-            access_token=answer.access_token,
-            refresh_token=answer.refresh_token or old.refresh_token,
-            issued_at=now,
-            expires_at=now + lifetime,
-            scopes=old.scopes if answer.scopes is None else answer.scopes,
-        )
-        wanted = replace(spent, token_set=token_set)
-        held = replace(wanted, token_version=spent.token_version + 1, refresh=RefreshState(fence=lease.fence))
-
-        def serve_from_memory() -> None:
-            self.condition.unsaved.add(spent.id)
-            if not flight.outcome.done():
-                flight.outcome.set_result(held)
-
-        try:
-            saved = await self._until_written(
-                lambda: self._store.save_refresh(wanted, spent_version=spent.token_version), serve_from_memory
-            )
-        finally:
-            self.condition.unsaved.discard(spent.id)
-        if saved is None:
-            await self._overtaken(spent, flight)
-            return
-        self._audit.write("refresh", outcome="success", user_id=saved.user_id, session_id=saved.id)
-        self._sessions.watch.changed(saved)
-        if not flight.outcome.done():
-            flight.outcome.set_result(saved)
-        await self._update_identity(saved, old, answer)
-
-    async def _overtaken(self, spent: Session, flight: _Flight) -> None:
-        row = await self._store.find(spent.id)
-        if row is None:
-            raise InvalidTokenError(reason="the session is gone")
-        self._usable(row)
-        if not flight.outcome.done():
-            flight.outcome.set_result(row)
-
-    async def _update_identity(self, saved: Session, old: TokenSet, answer: TokenResponse) -> None:
-        """What a narrowed scope, the new ID token and userinfo say of the user. A failure keeps what was known."""
-        lost = frozenset() if answer.scopes is None else old.scopes - answer.scopes
-        subject = saved.claims.get("sub")
-        learned: dict[str, Any] = {}
-        enriched_at = saved.enriched_at
-        if subject is not None and saved.claims.get("iss") == self._provider.issuer:
-            if answer.id_token is not None:
-                learned |= await self._learn("ID token", saved, self._provider.verify_id_token(answer.id_token, nonce=None))
-                if learned.get("sub", subject) != subject:
-                    await self._sessions.revoke(saved.id, reason="a refresh answered for another subject")
-                    return
-            if self._clock.time() - saved.enriched_at >= ENRICH_INTERVAL:
-                enriched_at = self._clock.time()
-                learned |= await self._learn(
-                    "userinfo", saved, self._provider.userinfo(answer.access_token, subject=str(subject))
-                )
-
-        def change(session: Session) -> Session | None:
-            changed = replace(session, scopes=session.scopes - lost, enriched_at=enriched_at)
-            if learned:
-                identity = self._mapper({**session.claims, **learned}, answer.scopes or old.scopes)
-                changed = replace(
-                    changed,
-                    permissions=identity.permissions,
-                    subscription=identity.subscription,
-                    claims=MappingProxyType({**identity.claims, "iss": self._provider.issuer, "sub": subject}),
-                )
-            return changed if changed != session else None
-
-        await self._until_written(lambda: self._sessions.update(saved.id, change))
-
-    async def _learn(self, what: str, session: Session, question: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
-        try:
-            return await question
-        except AuthError as error:
-            _log.warning("%s of session %s was not taken over: %s", what, session.id, error)
-            return {}
-
-    async def _until_written(
-        self, write: Callable[[], Awaitable[T]], on_delay: Callable[[], None] | None = None
-    ) -> T:
-        """Write again until the store has acknowledged it; the owner of the attempt bounds the wait."""
-        pause = 0.1
-        while True:
-            try:
-                return await write()
-            except StoreUnavailableError as error:
-                if on_delay is not None:
-                    on_delay()
-                _log.warning("the outcome of a refresh is not stored yet: %s", error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-                pause = min(2.0, pause * 2)
-

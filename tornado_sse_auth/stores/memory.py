@@ -166,7 +166,9 @@ class MemorySessionStore(SessionStore):
             intent=intent,
             presented=state.presented + 1,
         )
-        return Lease(session=self._put(replace(row, refresh=leased)), fence=leased.fence, reattempt=leased.presented > 1)
+        return Lease(
+            session=self._put(replace(row, refresh=leased)), fence=leased.fence, reattempt=leased.presented > 1
+        )
 
     async def renew_lease(self, session_id: str, fence: int, duration: float) -> bool:
         row = self._leased(session_id, fence)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from ..errors import RequestTooLargeError
-from ..events.base import MAX_EVENT_BYTES
+from ..events.base import event_text
 
-__all__ = ["HEARTBEAT", "LAST_CHUNK", "chunk", "encode", "encode_comment", "encode_retry", "parse_last_event_id", "payload"]
+__all__ = ["HEARTBEAT", "chunk", "encode", "encode_comment", "encode_retry", "parse_last_event_id", "payload"]
 
 # The three line ends that the standard knows; str.splitlines would also break at eight others.
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _FORBIDDEN = re.compile("[\r\n\0\ud800-\udfff]")
-_NUMBER = re.compile(r"[0-9]{1,20}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,20}")
 _MAX_NUMBER = 2**63 - 1  # what a store can compare
 
 
@@ -25,37 +22,22 @@ def encode(data: Any, *, event: str = "message", id: str | None = None) -> bytes
     Raises `ValueError` where `event` or `id` has a line break, NUL or lone surrogate, or `data` a lone surrogate or
     something that JSON has no word for; `RequestTooLargeError` above 1 MiB of data.
     """
-    if isinstance(data, str):
-        text = data
-    else:
-        try:
-            text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-        except TypeError as error:
-            raise ValueError("the event's data is not JSON") from error
-    if len(text) > MAX_EVENT_BYTES:
-        raise RequestTooLargeError("An event may be at most 1 MiB.")
-    head = f"event: {_field('event', event)}\n" if id is None else (
-        f"id: {_field('id', id)}\nevent: {_field('event', event)}\n"
-    )
+    text = event_text(data, event)
     if "\n" in text or "\r" in text:
-        body = "\ndata: ".join(_LINE_END.split(text))
-    else:
-        body = text
-    try:
-        encoded = body.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError("the event's data has a lone surrogate") from error
-    if len(encoded) > MAX_EVENT_BYTES and len(text.encode()) > MAX_EVENT_BYTES:
-        raise RequestTooLargeError("An event may be at most 1 MiB.")
-    return b"%bdata: %b\n\n" % (head.encode(), encoded)
+        text = "\ndata: ".join(_LINE_END.split(text))
+    # An empty event name means `message` to every parser, so that is what is written.
+    lines = f"event: {event or 'message'}\ndata: {text}\n\n"
+    if id is not None:
+        if _FORBIDDEN.search(id):
+            raise ValueError("id has no line break, no NUL and no lone surrogate")
+        lines = f"id: {id}\n{lines}"
+    return lines.encode()
 
 
 def encode_comment(text: str = "") -> bytes:
-    """A comment, which clients ignore. Raises `ValueError` for a lone surrogate; each line becomes a comment line."""
-    try:
-        return "".join(f": {line}\n" if line else ":\n" for line in _LINE_END.split(text)).encode() + b"\n"
-    except UnicodeEncodeError as error:
-        raise ValueError("the comment has a lone surrogate") from error
+    """A comment, which clients ignore; each line becomes a comment line. Raises `ValueError` for a lone surrogate."""
+    lines = [f": {line}\n" if line else ":\n" for line in _LINE_END.split(text)]
+    return "".join([*lines, "\n"]).encode()
 
 
 def encode_retry(seconds: float) -> bytes:
@@ -83,13 +65,4 @@ def parse_last_event_id(value: str) -> int | None:
     return number if 0 < number <= _MAX_NUMBER else None
 
 
-def _field(name: str, value: str) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"{name} is a string")
-    if _FORBIDDEN.search(value):
-        raise ValueError(f"{name} has no line break, no NUL and no lone surrogate")
-    return value
-
-
 HEARTBEAT = chunk(encode_comment())
-LAST_CHUNK = b"0\r\n\r\n"

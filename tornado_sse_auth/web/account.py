@@ -96,9 +96,7 @@ class LogoutHandler(_AccountHandler):
             await auth.sessions.revoke_user(self.authenticated.session.user_id)
         else:
             await auth.sessions.sign_out(self.authenticated)
-        self.clear_cookie(
-            auth.cookie_name, path="/", secure=auth.options.secure, httponly=True, samesite="Lax"
-        )
+        self.clear_cookie(auth.cookie_name, path="/", secure=auth.options.secure, httponly=True, samesite="Lax")
         self.set_status(204)
         self.finish()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
@@ -51,7 +51,7 @@ class AuthContext(Protocol):
         """Where to sign in: anew, or for the session that needs its user. None without a provider."""
         ...
 
-    def session_cookie(self, credential: Secret) -> dict[str, object]:
+    def session_cookie(self, credential: Secret) -> dict[str, Any]:
         """Arguments of `RequestHandler.set_cookie` for the session cookie."""
         ...
 

@@ -12,7 +12,6 @@ from tornado.web import Finish, RequestHandler
 from ..audit import NO_REQUEST, RequestInfo, current_request
 from ..errors import (
     AuthenticationRequiredError,
-    AuthError,
     ForbiddenError,
     InvalidHostError,
     ReauthorizationRequiredError,
@@ -26,8 +25,10 @@ __all__ = ["ErrorAnswers", "NotFoundHandler"]
 
 _log = logging.getLogger(__name__)
 
-# A mixin for request handlers: to the type checker it is one, at run time it comes before any.
-_Base = RequestHandler if TYPE_CHECKING else object
+if TYPE_CHECKING:  # to the type checker the mixin is a request handler, at run time it comes before any
+    _Base = RequestHandler
+else:
+    _Base = object
 
 
 class ErrorAnswers(_Base):

@@ -1,4 +1,4 @@
-"""`SSEAuthMixin`: authentication in `prepare()`, streams, and the upstream access token. Thin: the parts do the work."""
+"""`SSEAuthMixin`: authentication in `prepare()`, streams, and the upstream access token. The parts do the work."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ class SSEAuthMixin(ErrorAnswers):
 
     def set_session_cookie(self, credential: Secret) -> None:
         """Give the browser the cookie of a session that `auth.sessions.create()` made."""
-        self.set_cookie(**self.sse_auth.session_cookie(credential))  # type: ignore[arg-type]
+        self.set_cookie(**self.sse_auth.session_cookie(credential))
 
     def on_connection_close(self) -> None:
         """The client has gone: its stream ends."""

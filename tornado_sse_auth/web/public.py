@@ -55,6 +55,4 @@ class ProtectedResourceHandler(ErrorAnswers, RequestHandler):
     def get(self) -> None:
         """The metadata as JSON."""
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(
-            json.dumps({"resource": self.sse_auth.options.public_url, "bearer_methods_supported": ["header"]})
-        )
+        self.finish(json.dumps({"resource": self.sse_auth.options.public_url, "bearer_methods_supported": ["header"]}))

@@ -9,7 +9,7 @@ from ..identity import Secret, TokenSet
 from ..oauth import SIGN_IN_TTL, Callback, OAuthProvider, SignInAttempt, SignInRequest, TokenResponse
 from ..sessions.credentials import read_cookie
 from ..sessions.manager import SignedInUser
-from ..sessions.token_refresh import ASSUMED_LIFETIME
+from ..sessions.refresh_exchange import ASSUMED_LIFETIME
 from .guards import single_arguments
 from .handler import ErrorAnswers
 
@@ -118,7 +118,7 @@ class CallbackHandler(_SignInHandler):
         answer = await self.provider.exchange_code(code, redirect_uri=self.redirect_uri, verifier=attempt.verifier)
         user = await self._identify(answer, attempt, began)
         _, credential = await auth.sessions.sign_in(user, revive=attempt.reauth, previous=self._previous())
-        self.set_cookie(**auth.session_cookie(credential))  # type: ignore[arg-type]
+        self.set_cookie(**auth.session_cookie(credential))
         self.redirect(attempt.return_to)
 
     async def _identify(self, answer: TokenResponse, attempt: SignInAttempt, began: float) -> SignedInUser:

@@ -1,0 +1,1 @@
+"""A sample server: run it, then copy it."""

@@ -1,0 +1,99 @@
+"""The sample's own handlers: `/events`, `/publish`, `/me`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tornado.web import RequestHandler
+
+from tornado_sse_auth import EventStream, InvalidRequestError, SSEAuthMixin, UserContext
+from tornado_sse_auth.periodic import MonotonicPeriodicCallback
+
+__all__ = ["EventsHandler", "MeHandler", "PublishHandler", "Ticker"]
+
+
+def channel_of(user: UserContext) -> str:
+    """The channel on which a user's own events are published."""
+    return f"user:{user.user_id}"
+
+
+class Ticker:
+    """Sends `tick` {seq, token_expires_in} each second to the streams that follow it: one timer for all of them."""
+
+    def __init__(self) -> None:
+        self._sequence: dict[EventStream, int] = {}
+        self._periodic = MonotonicPeriodicCallback(self._tick, 1000)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._periodic.start()
+
+    def stop(self) -> None:
+        """Stop ticking."""
+        self._periodic.stop()
+
+    @contextmanager
+    def follow(self, stream: EventStream) -> Iterator[None]:
+        """Tick to `stream` as long as the block lasts."""
+        self._sequence[stream] = 0
+        try:
+            yield
+        finally:
+            del self._sequence[stream]
+
+    def _tick(self) -> None:
+        for stream, sequence in list(self._sequence.items()):
+            self._sequence[stream] = sequence + 1
+            stream.offer({"seq": sequence + 1, "token_expires_in": stream.token_expires_in()}, event="tick")
+
+
+class EventsHandler(SSEAuthMixin, RequestHandler):
+    """`/events`: an `open` event at once, a `tick` each second, and what the user publishes as `message`."""
+
+    def initialize(self, ticker: Ticker) -> None:
+        """`ticker`: the process's one timer."""
+        self._ticker = ticker
+
+    async def get(self) -> None:
+        """Lives until one side ends it."""
+        async with self.event_stream() as stream:
+            with self._ticker.follow(stream):
+                await stream.follow(channel_of(self.current_user))
+
+
+class PublishHandler(SSEAuthMixin, RequestHandler):
+    """`/publish`: a JSON document for every open `/events` stream of the same user."""
+
+    required_scopes = {"events:write"}
+
+    async def post(self) -> None:
+        """202 with the event's id."""
+        try:
+            document = json.loads(self.request.body)
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequestError("The body is not a JSON document.", reason=str(error)) from None
+        number = await self.sse_auth.events.publish(channel_of(self.current_user), json.dumps(document))
+        self.set_status(202)
+        self.finish({"id": str(number)})
+
+
+class MeHandler(SSEAuthMixin, RequestHandler):
+    """`/me`: the user context."""
+
+    sign_in_redirect = False
+
+    def get(self) -> None:
+        """As JSON."""
+        user: UserContext = self.current_user
+        self.finish(
+            {
+                "user_id": user.user_id,
+                "session_id": user.session_id,
+                "scopes": sorted(user.scopes),
+                "permissions": sorted(user.permissions),
+                "subscription": user.subscription,
+                "claims": dict(user.claims),
+            }
+        )

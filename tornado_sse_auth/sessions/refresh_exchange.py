@@ -1,0 +1,325 @@
+"""What is done under a lease: spend the refresh token, and write down what became of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, NoReturn, TypeVar
+
+from ..audit import AuditLog
+from ..clock import Clock
+from ..errors import (
+    AuthError,
+    InvalidTokenError,
+    ProviderUnavailableError,
+    ReauthorizationRequiredError,
+    StoreUnavailableError,
+)
+from ..identity import RefreshState, Secret, Session, SessionState, TokenSet
+from ..metrics import Metrics
+from ..oauth import (
+    ClientRejected,
+    IdentityMapper,
+    OAuthProvider,
+    RefreshRejected,
+    Spent,
+    TokenResponse,
+    TransientFailure,
+)
+from ..stores.base import Lease, SessionStore
+from .breaker import ProviderBreaker
+from .manager import SessionManager
+
+__all__ = [
+    "ASSUMED_LIFETIME",
+    "LEASE_LENGTH",
+    "MAX_PRESENTATIONS",
+    "RefreshCondition",
+    "RefreshExchange",
+    "RefreshPostponed",
+]
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+LEASE_LENGTH = 15.0
+LEASE_RENEWAL = 5.0
+ASSUMED_LIFETIME = 600.0  # of an access token whose answer names no `expires_in`
+ENRICH_INTERVAL = 600.0
+LONGEST_BACKOFF = 30.0
+MISCONFIGURED_PAUSE = 60.0
+MAX_PRESENTATIONS = 2
+
+
+class RefreshPostponed(Exception):  # noqa: N818 - not an error: a date
+    """No attempt before `until` (epoch seconds)."""
+
+    def __init__(self, until: float, reason: str) -> None:
+        super().__init__(reason)
+        self.until = until
+
+
+@dataclass(slots=True)
+class RefreshCondition:
+    """For health: since when (epoch seconds) the provider refuses us as a client, and the attempts that failed in a
+    row over all sessions."""
+
+    client_rejected_since: float | None = None
+    failures_in_a_row: int = 0
+    last_success: float | None = None
+    unsaved: set[str] = field(default_factory=set)
+
+
+class RefreshExchange:
+    """Sends refreshes, one per lease, and stores their outcomes until the store has acknowledged them."""
+
+    def __init__(
+        self,
+        store: SessionStore,
+        provider: OAuthProvider,
+        sessions: SessionManager,
+        *,
+        identity_mapper: IdentityMapper,
+        metrics: Metrics,
+        clock: Clock,
+        audit: AuditLog,
+    ) -> None:
+        self._store = store
+        self._provider = provider
+        self._sessions = sessions
+        self._mapper = identity_mapper
+        self._metrics = metrics
+        self._clock = clock
+        self._audit = audit
+        self._breaker = ProviderBreaker()
+        self.condition = RefreshCondition()
+
+    def pause(self) -> float:
+        """Seconds until the provider may be asked again."""
+        return self._breaker.wait(self._clock.monotonic())
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    async def send(self, lease: Lease) -> TokenResponse | Session:
+        """The provider's answer, or the session when somebody else has won meanwhile. Raises `RefreshPostponed`,
+        `ReauthorizationRequiredError`, `InvalidTokenError`."""
+        session = lease.session
+        assert session.token_set is not None and session.token_set.refresh_token is not None  # noqa: S101 - the lease says so
+        renewal = asyncio.create_task(self._renew(lease), name=f"lease of session {session.id}")
+        self._breaker.begin()
+        started = self._clock.monotonic()
+        try:
+            if lease.reattempt:
+                await self._before_reattempt(session)
+            answer = await self._provider.refresh(session.token_set.refresh_token)
+        except RefreshRejected as rejected:
+            self._breaker.answered()
+            return await self._rejected(lease, str(rejected))
+        except ClientRejected as rejected:
+            self._breaker.answered()
+            await self._misconfigured(lease, str(rejected))
+        except TransientFailure as failure:
+            self._breaker.failed(self._clock.monotonic(), failure.retry_after)
+            await self._failed(lease, failure)
+        except BaseException:
+            self._breaker.abandoned()
+            raise
+        finally:
+            renewal.cancel()
+        self._breaker.answered()
+        self.condition.client_rejected_since = None
+        self.condition.failures_in_a_row = 0
+        self.condition.last_success = self._clock.time()
+        self._metrics.timing("token.refresh", self._clock.monotonic() - started)
+        self._metrics.increment("token.refresh.success")
+        return answer
+
+    async def _before_reattempt(self, session: Session) -> None:
+        """The one re-presentation is too precious for a provider that does not answer at all."""
+        try:
+            await self._provider.check()
+        except ProviderUnavailableError as error:
+            raise TransientFailure(f"before a re-presentation: {error.reason}", spent=Spent.UNSPENT) from error
+        self._metrics.increment("token.refresh.reattempt")
+        self._audit.write("refresh", outcome="reattempt", user_id=session.user_id, session_id=session.id)
+
+    async def _renew(self, lease: Lease) -> None:
+        while True:
+            await asyncio.sleep(LEASE_RENEWAL)
+            try:
+                if not await self._store.renew_lease(lease.session.id, lease.fence, LEASE_LENGTH):
+                    _log.warning("the lease of session %s was taken over", lease.session.id)
+                    return
+            except StoreUnavailableError as error:
+                _log.warning("the lease of session %s was not renewed: %s", lease.session.id, error)
+
+    # -- after a failure -------------------------------------------------------------------------------------------
+
+    async def _rejected(self, lease: Lease, reason: str) -> Session:
+        """`invalid_grant`: the row is read once more, since another process may have won."""
+        row = await self._until_written(lambda: self._store.find(lease.session.id))
+        if row is None:
+            raise InvalidTokenError(reason="the session is gone")
+        if row.state is SessionState.ACTIVE and row.token_version != lease.session.token_version:
+            self._metrics.increment("token.refresh.skipped")
+            return row
+        if lease.reattempt:
+            self._metrics.increment("token.refresh.lost")
+        _log.warning("the provider has refused the refresh token of session %s: %s", row.id, reason)
+        await self.give_up(row, "refresh_rejected")
+
+    async def give_up(self, session: Session, reason: str) -> NoReturn:
+        """Only the user can help now. Raises `ReauthorizationRequiredError`."""
+        wanted = replace(session, reauth=Secret.random(), reauth_reason=reason)
+        version = session.token_version
+        if session.state is SessionState.ACTIVE:
+            row = await self._until_written(lambda: self._store.require_reauthorization(wanted, spent_version=version))
+            if row is not None:
+                self._metrics.increment("token.refresh.permanent")
+                self._audit.write(
+                    "refresh",
+                    outcome="reauthorization",
+                    user_id=session.user_id,
+                    session_id=session.id,
+                    reason=reason,
+                )
+                self._sessions.watch.changed(row)
+        raise ReauthorizationRequiredError(reason=reason)
+
+    async def _misconfigured(self, lease: Lease, reason: str) -> NoReturn:
+        """The provider refuses *us*: nobody is signed out for that, an operator must mend it."""
+        now = self._clock.time()
+        if self.condition.client_rejected_since is None:
+            self.condition.client_rejected_since = now
+        _log.error("the provider refuses this server as a client: %s. Check client id and secret", reason)
+        await self._postpone(lease, Spent.UNSPENT, now + MISCONFIGURED_PAUSE, f"client refused: {reason}")
+
+    async def _failed(self, lease: Lease, failure: TransientFailure) -> NoReturn:
+        backoff = min(LONGEST_BACKOFF, 2.0 ** min(lease.session.refresh.failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        until = self._clock.time() + max(backoff, failure.retry_after or 0.0)
+        await self._postpone(lease, failure.spent, until, failure.reason)
+
+    async def _postpone(self, lease: Lease, spent: Spent, until: float, reason: str) -> NoReturn:
+        session = lease.session
+        before = session.refresh
+        presented = before.presented if spent is Spent.UNKNOWN else before.presented - 1
+        _log.warning("refresh of session %s failed for now (%s): %s", session.id, spent.name.lower(), reason)
+        self._metrics.increment("token.refresh.transient")
+        self.condition.failures_in_a_row += 1
+        self._audit.write("refresh", outcome="transient", user_id=session.user_id, session_id=session.id, reason=reason)
+        if presented >= MAX_PRESENTATIONS:
+            await self.give_up(session, "refresh_outcome_unknown")
+        state = RefreshState(
+            fence=lease.fence,
+            intent=before.intent if presented else None,
+            presented=presented,
+            not_before=until,
+            failures=before.failures + 1,
+        )
+        await self._until_written(lambda: self._store.release_lease(session.id, lease.fence, state))
+        raise RefreshPostponed(until, reason)
+
+    # -- after a success -------------------------------------------------------------------------------------------
+
+    async def keep(self, lease: Lease, answer: TokenResponse, held: Callable[[Session], None]) -> Session:
+        """Store the new token set, before anything else can go wrong with it, and return the session with it.
+
+        While the store is away, `held` is given the session as it will be, once, for whoever waits. Raises
+        `InvalidTokenError`, `ReauthorizationRequiredError` where something newer stands in the store.
+        """
+        spent = lease.session
+        old = spent.token_set
+        assert old is not None  # noqa: S101 - it was just spent
+        now = self._clock.time()
+        lifetime = answer.expires_in if answer.expires_in is not None else old.lifetime or ASSUMED_LIFETIME
+        token_set = TokenSet(
+            access_token=answer.access_token,
+            refresh_token=answer.refresh_token or old.refresh_token,
+            issued_at=now,
+            expires_at=now + lifetime,
+            scopes=old.scopes if answer.scopes is None else answer.scopes,
+        )
+        wanted = replace(spent, token_set=token_set)
+
+        def on_delay() -> None:
+            if spent.id not in self.condition.unsaved:
+                self.condition.unsaved.add(spent.id)
+                held(replace(wanted, token_version=spent.token_version + 1, refresh=RefreshState(fence=lease.fence)))
+
+        try:
+            saved = await self._until_written(
+                lambda: self._store.save_refresh(wanted, spent_version=spent.token_version), on_delay
+            )
+        finally:
+            self.condition.unsaved.discard(spent.id)
+        if saved is None:
+            return await self._overtaken(spent)
+        self._audit.write("refresh", outcome="success", user_id=saved.user_id, session_id=saved.id)
+        self._sessions.watch.changed(saved)
+        return saved
+
+    async def _overtaken(self, spent: Session) -> Session:
+        row = await self._until_written(lambda: self._store.find(spent.id))
+        if row is None:
+            raise InvalidTokenError(reason="the session is gone")
+        if row.state is not SessionState.ACTIVE:
+            raise ReauthorizationRequiredError(reason=row.reauth_reason)
+        return row
+
+    async def update_identity(self, saved: Session, old: TokenSet, answer: TokenResponse) -> None:
+        """What a narrowed scope, the new ID token and userinfo say of the user. A failure keeps what was known."""
+        lost = frozenset() if answer.scopes is None else old.scopes - answer.scopes
+        subject = saved.claims.get("sub")
+        learned: dict[str, Any] = {}
+        enriched_at = saved.enriched_at
+        if subject is not None and saved.claims.get("iss") == self._provider.issuer:
+            if answer.id_token is not None:
+                learned |= await self._learn(
+                    "ID token", saved, self._provider.verify_id_token(answer.id_token, nonce=None)
+                )
+                if learned.get("sub", subject) != subject:
+                    await self._sessions.revoke(saved.id, reason="a refresh answered for another subject")
+                    return
+            if self._clock.time() - saved.enriched_at >= ENRICH_INTERVAL:
+                enriched_at = self._clock.time()
+                learned |= await self._learn(
+                    "userinfo", saved, self._provider.userinfo(answer.access_token, subject=str(subject))
+                )
+
+        def change(session: Session) -> Session | None:
+            changed = replace(session, scopes=session.scopes - lost, enriched_at=enriched_at)
+            if learned:
+                identity = self._mapper({**session.claims, **learned}, answer.scopes or old.scopes)
+                changed = replace(
+                    changed,
+                    permissions=identity.permissions,
+                    subscription=identity.subscription,
+                    claims=MappingProxyType({**identity.claims, "iss": self._provider.issuer, "sub": subject}),
+                )
+            return changed if changed != session else None
+
+        await self._until_written(lambda: self._sessions.update(saved.id, change))
+
+    async def _learn(self, what: str, session: Session, question: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
+        try:
+            return await question
+        except AuthError as error:
+            _log.warning("%s of session %s was not taken over: %s", what, session.id, error)
+            return {}
+
+    async def _until_written(self, write: Callable[[], Awaitable[T]], on_delay: Callable[[], None] | None = None) -> T:
+        """Write again until the store has acknowledged it; the owner of the attempt bounds the wait."""
+        pause = 0.1
+        while True:
+            try:
+                return await write()
+            except StoreUnavailableError as error:
+                if on_delay is not None:
+                    on_delay()
+                _log.warning("the outcome of a refresh is not stored yet: %s", error)
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+                pause = min(2.0, pause * 2)

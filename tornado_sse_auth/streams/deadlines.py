@@ -1,0 +1,57 @@
+"""What is due when: a heap in which each key has one due time. Pure."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Hashable
+from itertools import count
+from typing import Generic, TypeVar
+
+__all__ = ["Deadlines"]
+
+K = TypeVar("K", bound=Hashable)
+
+
+class Deadlines(Generic[K]):
+    """`set` costs O(log n), `discard` O(1), `due` in proportion to what is due. Any one scale of time.
+
+    What was replaced or discarded stays in the heap until it surfaces or such entries outnumber the live ones.
+    """
+
+    __slots__ = ("_heap", "_live", "_tickets")
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, K]] = []
+        self._live: dict[K, tuple[float, int]] = {}
+        self._tickets = count()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._live
+
+    def set(self, key: K, when: float) -> None:
+        """Make `key` due at `when`, whatever it was before."""
+        ticket = next(self._tickets)
+        self._live[key] = (when, ticket)
+        heapq.heappush(self._heap, (when, ticket, key))
+        if len(self._heap) > 2 * len(self._live) + 64:
+            self._heap = [(when, ticket, key) for key, (when, ticket) in self._live.items()]
+            heapq.heapify(self._heap)
+
+    def discard(self, key: K) -> None:
+        """Forget `key`; nothing happens when it is not there."""
+        if self._live.pop(key, None) is not None and not self._live:
+            self._heap.clear()
+
+    def due(self, now: float) -> list[K]:
+        """Take out what is due at or before `now`, in order."""
+        taken: list[K] = []
+        heap, live = self._heap, self._live
+        while heap and heap[0][0] <= now:
+            when, ticket, key = heapq.heappop(heap)
+            if live.get(key) == (when, ticket):
+                del live[key]
+                taken.append(key)
+        return taken
