@@ -1,1 +1,97 @@
-"""Authenticated streams for Tornado."""
+"""Authenticated Server-Sent-Events and MCP streams for Tornado, with the OAuth tokens behind them kept alive."""
+
+from .audit import RequestIdFilter
+
+from .clock import Clock, SystemClock
+from .errors import (
+    AccessDeniedError,
+    AuthenticationRequiredError,
+    AuthError,
+    ConfigurationError,
+    ForbiddenError,
+    InsufficientPermissionError,
+    InsufficientScopeError,
+    InsufficientSubscriptionError,
+    InvalidHostError,
+    InvalidOriginError,
+    InvalidRequestError,
+    InvalidTokenError,
+    MethodNotAllowedError,
+    NotFoundError,
+    OverloadedError,
+    ProviderUnavailableError,
+    RateLimitedError,
+    ReauthorizationRequiredError,
+    RequestTooLargeError,
+    ServerError,
+    StoreUnavailableError,
+    StreamEnded,
+    TooManyStreamsError,
+    UnavailableError,
+)
+from .events import EventLog, LogEvent, MemoryEventLog
+from .identity import CredentialKind, Secret, Session, SessionState, TokenSet, UserContext
+from .metrics import Metrics, NullMetrics, StatsDMetrics
+from .middleware import SSEAuthenticationMiddleware
+from .oauth import Identity, IdentityMapper, OAuthProvider, default_identity_mapper
+from .refresh import RefreshManager
+from .sealing import Keyring
+from .sessions import SessionManager
+from .stores import MemorySessionStore, SessionStore
+from .streams import EventStream
+from .web import NotFoundHandler, SSEAuthMixin
+
+__all__ = [
+    "AccessDeniedError",
+    "AuthError",
+    "AuthenticationRequiredError",
+    "Clock",
+    "ConfigurationError",
+    "CredentialKind",
+    "EventLog",
+    "EventStream",
+    "ForbiddenError",
+    "Identity",
+    "IdentityMapper",
+    "InsufficientPermissionError",
+    "InsufficientScopeError",
+    "InsufficientSubscriptionError",
+    "InvalidHostError",
+    "InvalidOriginError",
+    "InvalidRequestError",
+    "InvalidTokenError",
+    "Keyring",
+    "LogEvent",
+    "MemoryEventLog",
+    "MemorySessionStore",
+    "MethodNotAllowedError",
+    "Metrics",
+    "NotFoundError",
+    "NotFoundHandler",
+    "NullMetrics",
+    "OAuthProvider",
+    "OverloadedError",
+    "ProviderUnavailableError",
+    "RateLimitedError",
+    "ReauthorizationRequiredError",
+    "RefreshManager",
+    "RequestIdFilter",
+    "RequestTooLargeError",
+    "SSEAuthMixin",
+    "SSEAuthenticationMiddleware",
+    "Secret",
+    "ServerError",
+    "Session",
+    "SessionManager",
+    "SessionState",
+    "SessionStore",
+    "StatsDMetrics",
+    "StoreUnavailableError",
+    "StreamEnded",
+    "SystemClock",
+    "TokenSet",
+    "TooManyStreamsError",
+    "UnavailableError",
+    "UserContext",
+    "default_identity_mapper",
+]

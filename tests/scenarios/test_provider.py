@@ -121,6 +121,7 @@ async def test_what_is_bound_to_one_sign_in_fits_no_other(provider: Provider) ->
         code = await oauth.accept_callback(await come_back(url))
         with pytest.raises(InvalidRequestError):
             await oauth.exchange_code(code, redirect_uri=CALLBACK, verifier=attempt.verifier)
+        await oauth.exchange_code(code, redirect_uri=CALLBACK, verifier=begun.verifier)
         with pytest.raises(InvalidRequestError):
             await oauth.exchange_code(code, redirect_uri=CALLBACK, verifier=begun.verifier)
     async with started(provider.issuer, client_id="other") as stranger:

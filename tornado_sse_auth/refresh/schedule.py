@@ -28,7 +28,7 @@ def refresh_due_at(session: Session, *, fraction: float, random: float) -> float
 
 
 class Schedule:
-    """Keys with monotonic due times. `set` and `remove` cost O(log n) and O(1), `due` in proportion to what is due.
+    """Keys with monotonic due times. `set` and `remove` cost O(log n), `due` in proportion to what is due.
 
     An entry that was replaced or removed stays in the heap until it surfaces, or until such entries outnumber the
     live ones.
@@ -64,15 +64,12 @@ class Schedule:
         self._count += 1
         self._live[key] = (due, self._count)
         heapq.heappush(self._heap, (due, self._count, key))
-        if len(self._heap) > 2 * len(self._live) + 64:
-            self._heap = [(due, count, key) for key, (due, count) in self._live.items()]
-            heapq.heapify(self._heap)
+        self._compact()
 
     def remove(self, key: str) -> None:
         """Forget `key`; nothing happens when it is not there."""
         self._live.pop(key, None)
-        if not self._live:
-            self._heap.clear()
+        self._compact()
 
     def due(self, until: float) -> list[tuple[float, str]]:
         """Take out everything due at or before `until`: pairs of due time and key, in order."""
@@ -83,6 +80,11 @@ class Schedule:
                 del self._live[key]
                 taken.append((due, key))
         return taken
+
+    def _compact(self) -> None:
+        if len(self._heap) > 2 * len(self._live) + 64:
+            self._heap = [(due, count, key) for key, (due, count) in self._live.items()]
+            heapq.heapify(self._heap)
 
     def _drop_stale_head(self) -> None:
         while self._heap and self._live.get(self._heap[0][2]) != self._heap[0][:2]:

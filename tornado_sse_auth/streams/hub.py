@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 
 from ..errors import StoreUnavailableError
@@ -13,20 +12,17 @@ from .stream import EventStream
 
 __all__ = ["ChannelHub"]
 
-logger = logging.getLogger(__name__)
-
 READ_LIMIT = 256
-RETRY_AFTER = (0.1, 0.2, 0.5, 1.0, 2.0)
-BEYOND = 2**62  # no log's number: reads nothing but where the log stands
+RETRY_AFTER = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between reads of a log whose store is away; the last one repeats
+BEYOND = 2**62  # above every number: a read after it finds little but where the log stands
 
 
 class ChannelHub:
-    """One subscription and one encoding of each event for all streams that follow a channel in this process."""
+    """One subscription, and one encoding of each event, for all streams that follow a channel in this process."""
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._feeds: dict[str, _Feed] = {}
-        self._closed = False
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -35,15 +31,14 @@ class ChannelHub:
         """End the subscriptions. Twice is once."""
         feeds = list(self._feeds.values())
         self._feeds.clear()
-        tasks = [task for feed in feeds if (task := feed.close()) is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(task for feed in feeds for task in feed.close()), return_exceptions=True)
 
     async def follow(self, stream: EventStream, channel: str) -> None:
         """Replay to `stream` what it missed, then keep it live until it ends. Raises `StreamEnded`."""
         feed = self._feeds.get(channel)
         if feed is None:
             feed = self._feeds[channel] = _Feed(self._log, channel)
-        feed.users += 1
+        feed.followers += 1
         try:
             if stream.last_event_id is None:
                 feed.join(stream)
@@ -52,38 +47,42 @@ class ChannelHub:
             await stream.over()
         finally:
             feed.leave(stream)
-            feed.users -= 1
-            if not feed.users:
+            feed.followers -= 1
+            if not feed.followers:
                 if self._feeds.get(channel) is feed:
                     del self._feeds[channel]
                 feed.close()
 
 
 class _Feed:
-    """One channel. `last` is the number up to which everything has been delivered to the live streams; it is None
-    until the log was asked or an event came. Each stream knows its own position besides, so that an event that comes
-    both ways is sent once."""
+    """One channel, in order, to its live streams.
+
+    `_last` is the last event that went to them. Until the first was heard it is where the log stood at about the time
+    of the subscription (`_heard` is False): what comes next may then lie below it. Each stream has its own position
+    besides, so that what reaches it both by replay and live is sent once.
+    """
 
     def __init__(self, log: EventLog, channel: str) -> None:
-        self.users = 0
+        self.followers = 0
         self._log = log
         self._channel = channel
         self._live: dict[EventStream, None] = {}
         self._last: int | None = None
         self._heard = False
-        self._encoded: tuple[int, bytes] = (0, b"")
-        self._reading: asyncio.Task[None] | None = None
+        self._lost = False
         self._again = False
+        self._catching_up: asyncio.Task[None] | None = None
         self._unsubscribe: Callable[[], None] = log.subscribe(channel, self._on_event)
-        # Where the log stands now is needed when the first thing heard is that the connection was lost.
-        self._read_range()
+        # A connection may be lost before the first event: without a place to read from, what it carried would be, too.
+        self._locating: asyncio.Task[None] | None = asyncio.create_task(self._locate(), name=f"locate {channel}")
 
-    def close(self) -> asyncio.Task[None] | None:
-        """End the subscription; returns the cancelled task, if one was reading."""
+    def close(self) -> list[asyncio.Task[None]]:
+        """End the subscription; returns the tasks that are being cancelled."""
         self._unsubscribe()
-        if self._reading is not None:
-            self._reading.cancel()
-        return self._reading
+        tasks = [task for task in (self._locating, self._catching_up) if task is not None]
+        for task in tasks:
+            task.cancel()
+        return tasks
 
     def join(self, stream: EventStream) -> None:
         """From now on."""
@@ -93,32 +92,95 @@ class _Feed:
         """No more."""
         self._live.pop(stream, None)
 
-    async def replay(self, stream: EventStream, requested: str) -> None:
-        """Send what came after `requested`, then join at exactly that place."""
-        number = parse_last_event_id(requested)
-        found = await self._read(number or 0, stream)
-        if found.gap or number is None:
-            stream.notify("gap", {"requested": number, "oldest": found.oldest})
-        else:
-            stream.position = number
+    async def replay(self, stream: EventStream, last_event_id: str) -> None:
+        """Send what came after `last_event_id`, waiting for room, then join at exactly that place."""
+        requested = parse_last_event_id(last_event_id)
+        unknown = requested is None
+        stream.position = requested or 0
         while True:
+            heard = self._last
+            found = await self._read(stream.position)
+            if found.gap or unknown:
+                missing = None if unknown else stream.position
+                stream.notify("gap", {"requested": missing, "oldest": found.oldest})
+                unknown = False
+                if not found.events:
+                    stream.position = found.newest
             for event in found.events:
-                await stream.put(self._encode(event))
+                await stream.put(_encode(event))
                 stream.position = event.n
             await stream.room()
-            behind = len(found.events) == READ_LIMIT or (self._last is not None and self._last > stream.position)
-            if stream.ended is not None or not behind:
+            # No await between this look and the join: what is published meanwhile is heard after it.
+            # What was heard and is not in the log has expired: there is nothing more to read.
+            last = self._last
+            caught_up = last is None or last <= stream.position or (not found.events and last == heard)
+            if caught_up and len(found.events) < READ_LIMIT:
                 break
-            found = await self._read(stream.position, stream)
         if self._last is None:
             self._last = stream.position
         self.join(stream)
 
-    async def _read(self, after: int, stream: EventStream) -> LogRange:
+    def _on_event(self, event: LogEvent | None) -> None:
+        if event is None:
+            self._lost = True
+            self._catch_up()
+        elif self._catching_up is not None:
+            self._again = True
+        elif self._last is None or event.n == self._last + 1 or (not self._heard and event.n <= self._last):
+            self._deliver(event)
+        elif event.n > self._last:
+            self._catch_up()
+
+    def _deliver(self, event: LogEvent) -> None:
+        self._last = event.n
+        self._heard = True
+        if self._live:
+            ready = _encode(event)
+            for stream in tuple(self._live):
+                stream.deliver(event.n, ready)
+
+    async def _locate(self) -> None:
+        found = await self._read(BEYOND, limit=1)
+        if self._last is None:
+            self._last = found.newest
+        self._locating = None
+        if self._lost:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        if self._catching_up is not None:
+            self._again = True
+        elif self._last is not None:
+            self._catching_up = asyncio.create_task(self._read_on(self._last), name=f"catch up {self._channel}")
+
+    async def _read_on(self, last: int) -> None:
+        while True:
+            self._again = False
+            found = await self._read(last)
+            if found.gap and self._lost:
+                # Without a loss a jump only means that the channel expired and began anew.
+                for stream in tuple(self._live):
+                    stream.notify("gap", {"requested": last, "oldest": found.oldest})
+            self._lost = False
+            for event in found.events:
+                self._deliver(event)
+                last = event.n
+                await asyncio.sleep(0)  # sockets get to send: a burst of ours makes nobody a slow consumer
+            if found.gap and not found.events:
+                last = self._last = found.newest
+            if len(found.events) < READ_LIMIT and not self._again:
+                self._catching_up = None
+                return
+
+    async def _read(self, after: int, *, limit: int = READ_LIMIT) -> LogRange:
         failures = 0
         while True:
             try:
-                return await self._log.read(self._channel, after, limit=READ_LIMIT)
+                return await self._log.read(self._channel, after, limit=limit)
             except StoreUnavailableError:
                 await asyncio.sleep(RETRY_AFTER[min(failures, len(RETRY_AFTER) - 1)])
                 failures += 1
+
+
+def _encode(event: LogEvent) -> bytes:
+    return chunk(encode(event.data, event=event.event, id=str(event.n)))

@@ -25,10 +25,11 @@ from ..options import Options
 from ..periodic import MonotonicPeriodicCallback
 from .deadlines import Deadlines
 from .reasons import CloseReason
+from .session_streams import SessionStreams
 from .stream import EventStream
 from .wheel import HeartbeatWheel
 
-__all__ = ["SessionStreams", "StreamRegistry"]
+__all__ = ["StreamRegistry"]
 
 TICK = 0.25
 ABORT_AFTER = 0.5  # seconds in which a client that was told to go must have read what is queued
@@ -36,40 +37,6 @@ LINGER = 30.0  # the same where the handler itself was done
 MIN_RETRY = 1.0
 RETRIES_A_SECOND = 500.0  # how fast a process takes streams back, conservatively
 DRAIN_STEP = 0.05
-
-
-class SessionStreams:
-    """The open streams of one session in this process, with the session's newest version."""
-
-    __slots__ = ("_news", "session", "streams", "user")
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.user: UserContext = session.user_context()
-        self.streams: dict[EventStream, None] = {}
-        self._news: asyncio.Event | None = None
-
-    def update(self, session: Session) -> None:
-        """Take over a newer version."""
-        self.session = session
-        self.user = session.user_context()
-        self.tell()
-
-    async def news(self, timeout: float) -> None:
-        """Wait for a newer version, or the end, at most `timeout` seconds."""
-        if self._news is None:
-            self._news = asyncio.Event()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._news.wait()
-        except TimeoutError:
-            return
-
-    def tell(self) -> None:
-        """Wake who waits for news."""
-        if self._news is not None:
-            self._news.set()
-            self._news = None
 
 
 class StreamRegistry:

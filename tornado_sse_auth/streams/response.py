@@ -35,7 +35,7 @@ class StreamResponse:
             raise ConfigurationError("the handler has begun its answer; a stream is all of an answer")
         self._handler: RequestHandler | None = handler
         self._connection = cast(HTTP1Connection, handler.request.connection)
-        self._iostream = cast(IOStream, self._connection.stream)
+        self._iostream = self._connection.stream
         # TLS has a layer between; there every write goes through the IOStream.
         self._socket = self._iostream.socket if type(self._iostream) is IOStream else None
         self._chunked = handler.request.version != "HTTP/1.0"

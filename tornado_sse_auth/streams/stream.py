@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,8 @@ from .response import StreamResponse
 
 if TYPE_CHECKING:
     from .hub import ChannelHub
-    from .registry import SessionStreams, StreamRegistry
+    from .registry import StreamRegistry
+    from .session_streams import SessionStreams
 
 __all__ = ["EventStream"]
 
@@ -202,10 +204,8 @@ class EventStream:
         if self._cancelled and task is not None:
             if not isinstance(exc, asyncio.CancelledError):
                 # The stream ended in the body's last step: the cancellation is still on its way to this task.
-                try:
+                with contextlib.suppress(asyncio.CancelledError):
                     await asyncio.sleep(0)
-                except asyncio.CancelledError:
-                    pass
             if task.uncancel() > self._cancelling:
                 # Somebody else wants the task to end, too; that is not for us to stop.
                 if exc is None or expected:

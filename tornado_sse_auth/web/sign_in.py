@@ -128,9 +128,10 @@ class CallbackHandler(_SignInHandler):
                 answer.id_token, nonce=attempt.nonce, access_token=answer.access_token
             )
         subject = claims.get("sub")
-        claims |= await self.provider.userinfo(
+        more = await self.provider.userinfo(
             answer.access_token, subject=subject if isinstance(subject, str) else None
         )
+        claims = {**more, **claims}  # userinfo is unsigned: what the ID token says, counts
         granted = attempt.scopes if answer.scopes is None else answer.scopes
         identity = self.sse_auth.identity_mapper(claims, granted)
         lifetime = answer.expires_in if answer.expires_in is not None else ASSUMED_LIFETIME

@@ -1,0 +1,47 @@
+"""The streams of one session, and those who wait for news of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from ..identity import Session, UserContext
+
+if TYPE_CHECKING:
+    from .stream import EventStream
+
+__all__ = ["SessionStreams"]
+
+
+class SessionStreams:
+    """The open streams of one session in this process, with the session's newest version."""
+
+    __slots__ = ("_news", "session", "streams", "user")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.user: UserContext = session.user_context()
+        self.streams: dict[EventStream, None] = {}
+        self._news: asyncio.Event | None = None
+
+    def update(self, session: Session) -> None:
+        """Take over a newer version."""
+        self.session = session
+        self.user = session.user_context()
+        self.tell()
+
+    async def news(self, timeout: float) -> None:
+        """Wait for a newer version, or the end, at most `timeout` seconds."""
+        if self._news is None:
+            self._news = asyncio.Event()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._news.wait()
+        except TimeoutError:
+            return
+
+    def tell(self) -> None:
+        """Wake who waits for news."""
+        if self._news is not None:
+            self._news.set()
+            self._news = None
