@@ -15,6 +15,7 @@ import secrets
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
@@ -23,11 +24,10 @@ from urllib.parse import unquote
 
 from joserfc import jwt
 from joserfc.jwk import RSAKey
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from tests.parts.scripted_answers import Answer, AuthorizeHandler, Call, Endpoint, EndpointHandler
+from tests.parts.web_server import listening
 
 __all__ = ["Answer", "Call", "ScriptedProvider"]
 
@@ -90,7 +90,7 @@ class ScriptedProvider:
         self._refresh_tokens: dict[str, _Family] = {}
         self._access_tokens: dict[str, _Family] = {}
         self._waiting: set[asyncio.Event] = set()
-        self._server: HTTPServer | None = None
+        self._serving = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         paths: dict[Endpoint, str] = {
@@ -101,10 +101,8 @@ class ScriptedProvider:
             "revoke": "/revoke",
         }
         routes = [(path, EndpointHandler, {"endpoint": name, "provider": self}) for name, path in paths.items()]
-        self._server = HTTPServer(Application([*routes, ("/authorize", AuthorizeHandler, {"provider": self})]))
-        sockets = bind_sockets(0, "127.0.0.1")
-        self._server.add_sockets(sockets)
-        self.issuer = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+        application = Application([*routes, ("/authorize", AuthorizeHandler, {"provider": self})])
+        self.issuer = await self._serving.enter_async_context(listening(application))
         self.metadata = {
             "issuer": self.issuer,
             "authorization_endpoint": f"{self.issuer}/authorize",
@@ -125,9 +123,7 @@ class ScriptedProvider:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._server is not None:
-            self._server.stop()
-            await self._server.close_all_connections()
+        await self._serving.aclose()
 
     def script(self, endpoint: Endpoint, *answers: Answer) -> None:
         """Answer the next calls of an endpoint so, in order; after that, as an ordinary provider."""

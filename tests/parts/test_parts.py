@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import os
-import secrets
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
 
 import httpx
 import pytest
@@ -20,19 +15,19 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 from pymongo import AsyncMongoClient, MongoClient, timeout
 from pymongo.errors import PyMongoError
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from tests.parts import mongod as mongo
 from tests.parts import provider as oidc
 from tests.parts.browser import Browser
+from tests.parts.relying_party import RelyingParty
 from tests.parts.require import require
 from tests.parts.scripted_answers import Delivery
 from tests.parts.scripted_provider import Answer, ScriptedProvider
 from tests.parts.sse_client import ServerSentEvent, SSEClient
 from tests.parts.statsd import Sample, StatsDListener
 from tests.parts.tcp_proxy import TCPProxy
+from tests.parts.web_server import listening
 
 
 async def test_mongod_is_a_replica_set_with_change_streams(
@@ -70,135 +65,72 @@ def test_three_members_elect_another_primary(replica_set_of_three: mongo.Replica
     assert replica_set_of_three.primary() is not first
 
 
-class RelyingParty:
-    """The least of an application that signs its users in: /auth/login and /auth/callback on a port of its own."""
-
-    def __init__(self, issuer: str, client_id: str, client_secret: str) -> None:
-        self.issuer = issuer
-        self.auth = (client_id, client_secret)
-        self.verifier = secrets.token_urlsafe(48)
-        self.nonce = secrets.token_urlsafe(16)
-        self.tokens: dict[str, Any] = {}
-        self.server = HTTPServer(Application([("/auth/login", _Login), ("/auth/callback", _Callback)], party=self))
-        sockets = bind_sockets(0, "127.0.0.1")
-        self.server.add_sockets(sockets)
-        self.origin = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
-        self.redirect_uri = f"{self.origin}/auth/callback"
-
-    async def metadata(self) -> dict[str, Any]:
-        async with httpx.AsyncClient() as client:
-            answer = await client.get(f"{self.issuer}/.well-known/openid-configuration")
-            return dict(answer.json())
-
-    async def token(self, **form: str) -> httpx.Response:
-        async with httpx.AsyncClient(auth=self.auth) as client:
-            return await client.post((await self.metadata())["token_endpoint"], data=form)
-
-    async def refresh(self, refresh_token: str) -> httpx.Response:
-        return await self.token(grant_type="refresh_token", refresh_token=refresh_token)
-
-
-class _Login(RequestHandler):
-    async def get(self) -> None:
-        party: RelyingParty = self.settings["party"]
-        challenge = base64.urlsafe_b64encode(hashlib.sha256(party.verifier.encode()).digest()).rstrip(b"=").decode()
-        query = {
-            "response_type": "code",
-            "client_id": party.auth[0],
-            "redirect_uri": party.redirect_uri,
-            "scope": "openid offline_access profile content:read",
-            "code_challenge": challenge,
-            "code_challenge_method": "S256",
-            "nonce": party.nonce,
-            "state": "s",
-            "prompt": "consent",
-            "login_hint": self.get_argument("login_hint"),
-        }
-        self.redirect((await party.metadata())["authorization_endpoint"] + "?" + urlencode(query))
-
-
-class _Callback(RequestHandler):
-    async def get(self) -> None:
-        party: RelyingParty = self.settings["party"]
-        code = self.get_argument("code")
-        answer = await party.token(
-            grant_type="authorization_code", code=code, redirect_uri=party.redirect_uri, code_verifier=party.verifier
-        )
-        party.tokens = answer.json()
-        self.set_cookie("who", "me")
-        self.redirect("/")
-
-
 async def test_provider_signs_in_rotates_and_judges(provider: oidc.Provider) -> None:
-    party = RelyingParty(provider.issuer, provider.client_id, provider.client_secret)
-    await provider.add_redirect_uri(party.redirect_uri)
-    await provider.change_account("bob-parts", claims={"name": "Bob", "permissions": ["trade"]}, access_ttl=7)
-    done = await oidc.sign_in(f"{party.origin}/auth/login", account="bob-parts")
-    assert (done.response.status_code, done.response.headers["location"]) == (302, "/")
-    assert done.cookies["who"] == "me"
-    assert party.tokens["expires_in"] == 7
-    first = party.tokens["refresh_token"]
+    async with RelyingParty(provider) as party:
+        await provider.add_redirect_uri(party.redirect_uri)
+        await provider.change_account("bob-parts", claims={"name": "Bob", "permissions": ["trade"]}, access_ttl=7)
+        done = await party.sign_in("bob-parts")
+        assert (done.response.status_code, done.response.headers["location"]) == (302, "/")
+        assert done.cookies["who"] == "me"
+        assert party.tokens["expires_in"] == 7
+        first = party.tokens["refresh_token"]
 
-    await provider.change_account("bob-parts", scope="openid offline_access profile")
-    second = (await party.refresh(first)).json()
-    assert second["refresh_token"] != first
-    assert "content:read" not in second["scope"].split()
-    async with httpx.AsyncClient() as client:
-        bearer = {"Authorization": f"Bearer {second['access_token']}"}
-        userinfo = (await client.get((await party.metadata())["userinfo_endpoint"], headers=bearer)).json()
-    assert userinfo == {"sub": "bob-parts", "name": "Bob", "permissions": ["trade"]}
+        await provider.change_account("bob-parts", scope="openid offline_access profile")
+        second = (await party.refresh(first)).json()
+        assert second["refresh_token"] != first
+        assert "content:read" not in second["scope"].split()
+        async with httpx.AsyncClient() as client:
+            bearer = {"Authorization": f"Bearer {second['access_token']}"}
+            userinfo = (await client.get((await party.metadata())["userinfo_endpoint"], headers=bearer)).json()
+        assert userinfo == {"sub": "bob-parts", "name": "Bob", "permissions": ["trade"]}
 
-    assert (await party.refresh(first)).json()["error"] == "invalid_grant"
-    assert (await party.refresh(second["refresh_token"])).json()["error"] == "invalid_grant"
-    stats = await provider.stats()
-    assert stats.refreshes["bob-parts"] == 1
-    assert stats.errors["invalid_grant"] >= 2
-    party.server.stop()
+        assert (await party.refresh(first)).json()["error"] == "invalid_grant"
+        assert (await party.refresh(second["refresh_token"])).json()["error"] == "invalid_grant"
+        stats = await provider.stats()
+        assert stats.refreshes["bob-parts"] == 1
+        assert stats.errors["invalid_grant"] >= 2
 
 
 async def test_provider_ends_all_grants_of_an_account(provider: oidc.Provider) -> None:
-    party = RelyingParty(provider.issuer, provider.client_id, provider.client_secret)
-    await provider.add_redirect_uri(party.redirect_uri)
-    await oidc.sign_in(f"{party.origin}/auth/login", account="carol-parts")
-    assert await provider.revoke_account("carol-parts") == 1
-    assert (await party.refresh(party.tokens["refresh_token"])).json()["error"] == "invalid_grant"
-    party.server.stop()
+    async with RelyingParty(provider) as party:
+        await provider.add_redirect_uri(party.redirect_uri)
+        await party.sign_in("carol-parts")
+        assert await provider.revoke_account("carol-parts") == 1
+        assert (await party.refresh(party.tokens["refresh_token"])).json()["error"] == "invalid_grant"
 
 
 async def test_scripted_provider_signs_in_counts_and_revokes(scripted_provider: ScriptedProvider) -> None:
     server = scripted_provider
-    party = RelyingParty(server.issuer, server.client_id, server.client_secret)
-    await oidc.sign_in(f"{party.origin}/auth/login", account="dave")
-    keys = KeySet.import_key_set({"keys": [key.as_dict(private=False) for key in server.keys]})
-    claims = jwt.decode(party.tokens["id_token"], keys).claims
-    assert (claims["sub"], claims["nonce"], claims["iss"]) == ("dave", party.nonce, server.issuer)
+    async with RelyingParty(server) as party:
+        await party.sign_in("dave")
+        keys = KeySet.import_key_set({"keys": [key.as_dict(private=False) for key in server.keys]})
+        claims = jwt.decode(party.tokens["id_token"], keys).claims
+        assert (claims["sub"], claims["nonce"], claims["iss"]) == ("dave", party.nonce, server.issuer)
 
-    first = party.tokens["refresh_token"]
-    server.script("token", Answer(status=503, headers={"Retry-After": "7"}), Answer(change={"expires_in": None}))
-    refused = await party.refresh(first)
-    assert (refused.status_code, refused.headers["Retry-After"], server.uses[first]) == (503, "7", 0)
-    second = (await party.refresh(first)).json()
-    assert "expires_in" not in second
-    assert (await party.refresh(first)).json() == {"error": "invalid_grant"}
-    assert (await party.refresh(second["refresh_token"])).json() == {"error": "invalid_grant"}
-    assert (server.uses[first], server.revoked_families) == (2, 1)
-    assert len(await server.wait_for_calls("token", 4, grant_type="refresh_token")) == 4
-    party.server.stop()
+        first = party.tokens["refresh_token"]
+        server.script("token", Answer(status=503, headers={"Retry-After": "7"}), Answer(change={"expires_in": None}))
+        refused = await party.refresh(first)
+        assert (refused.status_code, refused.headers["Retry-After"], server.uses[first]) == (503, "7", 0)
+        second = (await party.refresh(first)).json()
+        assert "expires_in" not in second
+        assert (await party.refresh(first)).json() == {"error": "invalid_grant"}
+        assert (await party.refresh(second["refresh_token"])).json() == {"error": "invalid_grant"}
+        assert (server.uses[first], server.revoked_families) == (2, 1)
+        assert len(await server.wait_for_calls("token", 4, grant_type="refresh_token")) == 4
 
 
 @pytest.mark.parametrize("delivery", ["cut", "cut_midway", "hang", "drip", "endless", "gzip"])
 async def test_scripted_provider_answers_badly(scripted_provider: ScriptedProvider, delivery: Delivery) -> None:
     token = scripted_provider.issue("erin")["refresh_token"]
     scripted_provider.script("token", Answer(delivery=delivery))
-    party = RelyingParty(scripted_provider.issuer, scripted_provider.client_id, scripted_provider.client_secret)
-    try:
-        answer = await asyncio.wait_for(party.refresh(token), 0.5)
-    except (httpx.TransportError, TimeoutError):
-        assert delivery != "gzip"
-    else:
-        assert (delivery, answer.json()["token_type"]) == ("gzip", "Bearer")
-    assert scripted_provider.uses[token] == 1
-    party.server.stop()
+    async with RelyingParty(scripted_provider) as party:
+        try:
+            answer = await asyncio.wait_for(party.refresh(token), 0.5)
+        except (httpx.TransportError, TimeoutError):
+            assert delivery != "gzip"
+        else:
+            assert (delivery, answer.json()["token_type"]) == ("gzip", "Bearer")
+        assert scripted_provider.uses[token] == 1
 
 
 class _BackchannelLogout(RequestHandler):
@@ -209,19 +141,13 @@ class _BackchannelLogout(RequestHandler):
 async def test_provider_tells_the_application_of_a_logout() -> None:
     require(oidc.check_available)
     received: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    server = HTTPServer(Application([("/out", _BackchannelLogout)], received=received))
-    sockets = bind_sockets(0, "127.0.0.1")
-    server.add_sockets(sockets)
-    uri = f"http://127.0.0.1:{sockets[0].getsockname()[1]}/out"
-    with oidc.running(backchannel_logout_uri=uri) as provider:
-        party = RelyingParty(provider.issuer, provider.client_id, provider.client_secret)
-        await provider.add_redirect_uri(party.redirect_uri)
-        await oidc.sign_in(f"{party.origin}/auth/login", account="frank")
-        assert await provider.logout_account("frank") == 1
-        token = await asyncio.wait_for(received, 5)
-    assert token.count(".") == 2
-    party.server.stop()
-    server.stop()
+    async with listening(Application([("/out", _BackchannelLogout)], received=received)) as origin:
+        with oidc.running(backchannel_logout_uri=f"{origin}/out") as provider:
+            async with RelyingParty(provider) as party:
+                await provider.add_redirect_uri(party.redirect_uri)
+                await party.sign_in("frank")
+                assert await provider.logout_account("frank") == 1
+    assert received.result().count(".") == 2
 
 
 @pytest.mark.parametrize(("ci", "status"), [("", 0), ("1", 1)])
@@ -264,10 +190,10 @@ class _Stream(RequestHandler):
 
 async def test_sse_client_behind_a_proxy_that_fails() -> None:
     beat = asyncio.Event()
-    server = HTTPServer(Application([("/", _Stream)], beat=beat))
-    sockets = bind_sockets(0, "127.0.0.1")
-    server.add_sockets(sockets)
-    async with TCPProxy(sockets[0].getsockname()[1]) as proxy:
+    async with (
+        listening(Application([("/", _Stream)], beat=beat)) as origin,
+        TCPProxy(int(origin.rpartition(":")[2])) as proxy,
+    ):
         url = f"http://127.0.0.1:{proxy.port}/"
         async with SSEClient(url) as cut, SSEClient(url) as starved:
             assert await cut.next("tick") == ServerSentEvent("tick", "a\nb", "7")
@@ -288,8 +214,6 @@ async def test_sse_client_behind_a_proxy_that_fails() -> None:
                 await SSEClient(url).__aenter__()
         async with SSEClient(url) as again:
             assert again.status == 200
-    server.stop()
-    await server.close_all_connections()
 
 
 async def test_statsd_listener_keeps_what_it_is_sent(statsd: StatsDListener) -> None:

@@ -25,9 +25,7 @@ async def app() -> AsyncIterator[Running]:
 
 async def bearer_of(app: Running, **more: Any) -> str:
     """A bearer of a new session."""
-    _, secret = await app.auth.sessions.create(
-        user_id=more.pop("user_id", "u1"), kind=CredentialKind.BEARER, **more
-    )
+    _, secret = await app.auth.sessions.create(user_id=more.pop("user_id", "u1"), kind=CredentialKind.BEARER, **more)
     return secret.reveal()
 
 
@@ -134,7 +132,13 @@ async def test_foreign_host_and_origin(app: Running) -> None:
                 check_error(answer, 421, "invalid_host")
             else:
                 assert answer.status_code in (400, 421)
-        for origin in ("https://evil.example", "http://127.0.0.1:1", f"{app.url}.evil", "null", f"https://127.0.0.1:{port}"):
+        for origin in (
+            "https://evil.example",
+            "http://127.0.0.1:1",
+            f"{app.url}.evil",
+            "null",
+            f"https://127.0.0.1:{port}",
+        ):
             for path in ("/me", "/prices"):
                 answer = await client.get(path, headers={**authorization, "Origin": origin})
                 check_error(answer, 403, "invalid_origin")
@@ -211,7 +215,12 @@ async def test_paths_and_methods(app: Running) -> None:
 
 async def test_forwarded_headers_of_strangers_count_for_nothing(app: Running) -> None:
     """SEC-18: neither the request id nor the address is taken over from an unlisted peer."""
-    forged = {"X-Request-ID": "forged", "X-Forwarded-For": "10.9.8.7", "X-Forwarded-Host": "evil", "X-Forwarded-User": "a"}
+    forged = {
+        "X-Request-ID": "forged",
+        "X-Forwarded-For": "10.9.8.7",
+        "X-Forwarded-Host": "evil",
+        "X-Forwarded-User": "a",
+    }
     async with app.client() as client:
         answer = await client.get("/me", headers=forged)
         check_error(answer, 401, "authorization_required")

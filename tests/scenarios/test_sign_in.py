@@ -91,7 +91,9 @@ async def test_state_is_single_use_and_bound_to_the_browser(world: World) -> Non
         callback = await world.begin(browser)
         assert (await browser.get(callback)).status_code == 302
         assert (await browser.get(callback)).status_code == 400
-        unknown = await browser.get("/auth/callback", params={"state": "x" * 43, "code": "c", "iss": world.scripted.issuer})
+        unknown = await browser.get(
+            "/auth/callback", params={"state": "x" * 43, "code": "c", "iss": world.scripted.issuer}
+        )
         assert unknown.status_code == 400
         assert len(world.scripted.calls("token")) == 1
 
@@ -143,7 +145,8 @@ async def test_the_user_says_no(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "return_to", ["//evil.example", "/\\evil", "/\t/evil", "https:evil", "javascript:alert(1)", "/%0d%0aX:y", "///e", "/./\\e"]
+    "return_to",
+    ["//evil.example", "/\\evil", "/\t/evil", "https:evil", "javascript:alert(1)", "/%0d%0aX:y", "///e", "/./\\e"],
 )
 async def test_return_to_is_local(world: World, return_to: str) -> None:
     """SEC-24: a local path or `/`."""
@@ -187,8 +190,16 @@ async def test_a_bearer_for_scripts(world: World) -> None:
         bearer = {"Authorization": f"Bearer {made.json()['access_token']}"}
         assert (await script.get("/me", headers=bearer)).status_code == 200
         assert (await script.post("/auth/token", json={"grant": "session"}, headers=bearer)).status_code == 401
-        for body in (b"[]", b"{", b'{"grant":"x"}', b'{"grant":"session","expires_in":-1}', b"[" * 10_000, b"\xff",
-                     b'{"grant":"session","expires_in":NaN}', b'{"grant":"session","expires_in":true}'):
+        for body in (
+            b"[]",
+            b"{",
+            b'{"grant":"x"}',
+            b'{"grant":"session","expires_in":-1}',
+            b"[" * 10_000,
+            b"\xff",
+            b'{"grant":"session","expires_in":NaN}',
+            b'{"grant":"session","expires_in":true}',
+        ):
             bad = await browser.post("/auth/token", content=body, headers=origin)
             assert (bad.status_code, bad.json()["error"]) == (400, "invalid_request"), body
         assert (await browser.get("/auth/token")).status_code == 405

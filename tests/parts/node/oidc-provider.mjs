@@ -63,6 +63,8 @@ const provider = new Provider(issuer, {
   issueRefreshToken: async (ctx, client) => client.grantTypeAllowed('refresh_token'),
   pkce: { required: () => true },
   findAccount: async (ctx, sub) => ({ accountId: sub, claims: async () => ({ ...accountOf(sub).claims, sub }) }),
+  // The default dispatcher refuses special-use addresses, and the application under test is on loopback.
+  fetch: (url, { dispatcher, ...rest }) => fetch(url, new URL(url).hostname === '127.0.0.1' ? rest : { ...rest, dispatcher }),
   interactions: { url: (ctx, interaction) => `/interaction/${interaction.uid}` },
 });
 
