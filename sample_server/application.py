@@ -57,9 +57,11 @@ async def build_sample(options: SampleOptions) -> AsyncIterator[Sample]:
     async with AsyncExitStack() as stack:
         demo = None if options.issuer else await _demo_provider(options, stack)
         store, events, storage = _storage(options, stack)
-        metrics = StatsDMetrics(
-            *options.statsd, prefix=options.statsd_prefix, instance=options.statsd_instance
-        ) if options.statsd else None
+        metrics = (
+            StatsDMetrics(*options.statsd, prefix=options.statsd_prefix, instance=options.statsd_instance)
+            if options.statsd
+            else None
+        )
         auth = SSEAuthenticationMiddleware(
             store,
             _provider(options, demo),

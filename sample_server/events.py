@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -46,7 +47,9 @@ class Ticker:
     def _tick(self) -> None:
         for stream, sequence in list(self._sequence.items()):
             self._sequence[stream] = sequence + 1
-            stream.offer({"seq": sequence + 1, "token_expires_in": stream.token_expires_in()}, event="tick")
+            ends = stream.upstream_expires_at
+            left = None if ends is None else max(0, int(ends - time.time()))
+            stream.offer({"seq": sequence + 1, "token_expires_in": left}, event="tick")
 
 
 class EventsHandler(SSEAuthMixin, RequestHandler):

@@ -91,12 +91,24 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.
             from_environment = environment.get(f"SAMPLE_{_variable(name)}")
             if from_environment is not None:
                 parser[name] = kind(from_environment)
-        rest = parser.parse_command_line(list(arguments))
+        rest = parser.parse_command_line(_joined(arguments))
     except (Error, ValueError) as error:
         raise ConfigurationError(str(error)) from None
     if rest:
         raise ConfigurationError(f"no arguments are expected, only options: {' '.join(rest)}")
     return _checked({name.replace("-", "_"): parser[name] for name, _, _ in _OPTIONS})
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--name value` as `--name=value`, the one form that tornado.options knows."""
+    joined: list[str] = []
+    for argument in arguments:
+        before = joined[-1] if len(joined) > 1 else ""
+        if before.startswith("--") and "=" not in before and before != "--help" and not argument.startswith("--"):
+            joined[-1] = f"{before}={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _variable(name: str) -> str:
@@ -110,8 +122,7 @@ def _checked(values: dict[str, Any]) -> SampleOptions:
         raise ConfigurationError("--processes is at least 1")
     if values["processes"] > 1 and not (values["mongodb_uri"] and values["issuer"] and values["encryption_keys"]):
         raise ConfigurationError(
-            "--processes above 1 needs --mongodb-uri, --issuer and --encryption-keys: "
-            "processes share nothing but these"
+            "--processes above 1 needs --mongodb-uri, --issuer and --encryption-keys: processes share nothing but these"
         )
     if values["issuer"] and not values["client_id"]:
         raise ConfigurationError("--issuer needs --client-id")

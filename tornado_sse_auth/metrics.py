@@ -59,10 +59,8 @@ GAUGES: Final = frozenset({"stream.open", "session.active", "refresh.scheduled",
 
 def is_known(name: str, table: frozenset[str]) -> bool:
     """Whether `table` (`TIMERS`, `COUNTERS` or `GAUGES`) has `name`."""
-    if name in table:
-        return True
     family, dot, member = name.rpartition(".")
-    return bool(member) and family + dot in table
+    return bool(member) and (name in table or family + dot in table)
 
 
 class Metrics(ABC):

@@ -123,9 +123,7 @@ def refresher() -> NotedRefresher:
 @pytest.fixture
 async def manager(clock: ManualClock, refresher: NotedRefresher) -> AsyncIterator[RefreshManager]:
     options = Options(public_url="http://127.0.0.1:8000", refresh_concurrency=3)
-    made = RefreshManager(
-        cast(TokenRefresher, refresher), cast(SessionManager, NoSessions()), options, clock=clock
-    )
+    made = RefreshManager(cast(TokenRefresher, refresher), cast(SessionManager, NoSessions()), options, clock=clock)
     yield made
     await made.close()
 

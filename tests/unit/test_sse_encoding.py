@@ -25,14 +25,17 @@ NASTY = st.text(st.sampled_from("\r\n\0 :adetvin\u2028\u2029\x85\x0b\ufeff\U0001
 FIELD = (TEXT | NASTY).filter(lambda text: not set(text) & set("\r\n\0"))
 
 
-@given(data=TEXT | NASTY, event=FIELD, id=st.none() | FIELD, cut=st.integers(0, 200))
-def test_a_parser_gives_back_exactly_one_equal_event(data: str, event: str, id: str | None, cut: int) -> None:
+@given(data=TEXT | NASTY, event=FIELD, event_id=st.none() | FIELD, cut=st.integers(0, 200))
+def test_a_parser_gives_back_exactly_one_equal_event(data: str, event: str, event_id: str | None, cut: int) -> None:
     """SEC-47: line breaks of all three kinds, leading spaces, NUL, colons, anything."""
     parser = Parser()
-    wire = encode(data, event=event, id=id)
+    wire = encode(data, event=event, id=event_id)
     events = parser.feed(wire[:cut]) + parser.feed(wire[cut:]) + parser.feed(encode("next"))
     expected = re.sub("\r\n|\r", "\n", data)
-    assert events == [Received(event or "message", expected, id or ""), Received("message", "next", id or "")]
+    assert events == [
+        Received(event or "message", expected, event_id or ""),
+        Received("message", "next", event_id or ""),
+    ]
     assert parser.retries == []
     assert parser.comments == []
 

@@ -108,6 +108,12 @@ class EventStream:
         """The close reason, or None while the stream is open."""
         return self._reason
 
+    @property
+    def upstream_expires_at(self) -> float | None:
+        """Epoch seconds at which the upstream access token of the session ends; None where it has none."""
+        token_set = (self._group.session if self._group is not None else self._session).token_set
+        return token_set.expires_at if token_set is not None else None
+
     async def send(self, data: Any, *, event: str = "message", id: str | None = None) -> None:  # noqa: A002
         """Send one event, waiting while the client has more than `max_stream_buffer` still to read.
 
@@ -118,6 +124,20 @@ class EventStream:
         if id is not None and self._channel is not None:
             raise ConfigurationError("the ids of a stream that follows a channel are the channel's; send without id")
         await self.put(chunk(encode(data, event=event, id=id)))
+
+    def offer(self, data: Any, *, event: str = "message") -> None:
+        """Send one event without waiting: for one loop over many streams. A stream whose client has more than
+        `max_stream_buffer` still to read ends as `slow_consumer`; to one that has ended nothing is sent.
+
+        Raises `ValueError`, `RequestTooLargeError` as `send` does.
+        """
+        ready = chunk(encode(data, event=event))
+        if self._reason is not None:
+            return
+        if self._opened.queued > self._registry.max_buffer:
+            self.end(CloseReason.SLOW_CONSUMER)
+        else:
+            self.write(ready)
 
     async def comment(self, text: str) -> None:
         """Send a comment, which clients ignore. Raises `StreamEnded`, `ValueError` for a lone surrogate."""

@@ -10,6 +10,7 @@ from tornado.web import RequestHandler
 from ..audit import AuditLog
 from ..clock import Clock
 from ..errors import ConfigurationError
+from ..events import EventLog
 from ..identity import Secret, Session
 from ..metrics import Metrics
 from ..oauth import IdentityMapper, OAuthProvider
@@ -33,6 +34,7 @@ class AuthContext(Protocol):
     audit: AuditLog
     sessions: SessionManager
     records: SingleUseRecords
+    events: EventLog
     provider: OAuthProvider | None
     refresher: TokenRefresher | None
     identity_mapper: IdentityMapper

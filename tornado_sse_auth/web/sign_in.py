@@ -128,9 +128,7 @@ class CallbackHandler(_SignInHandler):
                 answer.id_token, nonce=attempt.nonce, access_token=answer.access_token
             )
         subject = claims.get("sub")
-        more = await self.provider.userinfo(
-            answer.access_token, subject=subject if isinstance(subject, str) else None
-        )
+        more = await self.provider.userinfo(answer.access_token, subject=subject if isinstance(subject, str) else None)
         claims = {**more, **claims}  # userinfo is unsigned: what the ID token says, counts
         granted = attempt.scopes if answer.scopes is None else answer.scopes
         identity = self.sse_auth.identity_mapper(claims, granted)
