@@ -15,6 +15,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
     frozenset(row.split())
     for row in (
         "errors identity clock",
+        "deadlines listeners periodic",
         "options",
         "sealing metrics audit",
         "stores events",

@@ -11,10 +11,10 @@ import pytest
 
 from tests.streams.serving import Serving, credential, serving, until
 from tests.streams.sse import Client, connect
+from tornado_sse_auth.deadlines import Deadlines
 from tornado_sse_auth.identity import SessionState
 from tornado_sse_auth.sessions.requirements import Requirements
 from tornado_sse_auth.streams import EventStream
-from tornado_sse_auth.streams.deadlines import Deadlines
 from tornado_sse_auth.streams.wheel import HeartbeatWheel
 from tornado_sse_auth.testing import ManualClock
 

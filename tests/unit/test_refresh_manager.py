@@ -11,12 +11,13 @@ from typing import Any, cast
 import pytest
 from tornado.ioloop import IOLoop, PeriodicCallback
 
+from tornado_sse_auth.deadlines import Deadlines
 from tornado_sse_auth.errors import StoreUnavailableError
 from tornado_sse_auth.identity import RefreshState, Secret, Session, SessionState, TokenSet
 from tornado_sse_auth.options import Options
 from tornado_sse_auth.periodic import MonotonicPeriodicCallback
 from tornado_sse_auth.refresh.manager import SPREAD, RefreshManager
-from tornado_sse_auth.refresh.schedule import Schedule, refresh_due_at
+from tornado_sse_auth.refresh.schedule import refresh_due_at
 from tornado_sse_auth.sessions.manager import SessionManager
 from tornado_sse_auth.sessions.token_refresh import LeaseBusy, RefreshPostponed, TokenRefresher
 from tornado_sse_auth.testing import ManualClock
@@ -58,10 +59,11 @@ def test_due_times_come_from_the_token_alone() -> None:
     assert refresh_due_at(make_session(clock, token_set=alone), fraction=0.9, random=1.0) == pytest.approx(now + 100)
 
 
-def test_the_schedule_against_a_plain_model() -> None:
+def test_deadlines_against_a_plain_model() -> None:
     """Set, replaced, removed and taken in random order; the heap stays bounded by what lives."""
     dice = random.Random(7)
-    schedule, model = Schedule(), dict[str, float]()
+    schedule: Deadlines[str] = Deadlines()
+    model: dict[str, float] = {}
     now = 0.0
     for _ in range(20_000):
         key = f"k{dice.randrange(50)}"
@@ -71,15 +73,15 @@ def test_the_schedule_against_a_plain_model() -> None:
             schedule.set(key, model[key])
         elif action < 0.8:
             model.pop(key, None)
-            schedule.remove(key)
+            schedule.discard(key)
         else:
             now += dice.uniform(0, 3)
             due = sorted((at, name) for name, at in model.items() if at <= now)
-            assert schedule.due(now) == due
+            assert schedule.due(now) == [name for _, name in due]
             for _, name in due:
                 del model[name]
         assert len(schedule) == len(model)
-        assert schedule.next_due == min(model.values(), default=None)
+        assert schedule.earliest == min(model.values(), default=None)
         assert len(schedule._heap) <= 2 * len(model) + 66
 
 

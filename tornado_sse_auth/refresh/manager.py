@@ -10,13 +10,14 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from ..clock import Clock
+from ..deadlines import Deadlines
 from ..errors import InvalidTokenError, ReauthorizationRequiredError, StoreUnavailableError
 from ..identity import Session
 from ..options import Options
 from ..periodic import MonotonicPeriodicCallback
 from ..sessions.manager import SessionManager
 from ..sessions.token_refresh import LeaseBusy, RefreshPostponed, TokenRefresher
-from .schedule import Schedule, refresh_due_at
+from .schedule import refresh_due_at
 
 __all__ = ["RefreshManager"]
 
@@ -50,8 +51,8 @@ class RefreshManager:
         self._options = options
         self._clock = clock
         self._known: dict[str, _Known] = {}
-        self._refreshes = Schedule()
-        self._touches = Schedule()
+        self._refreshes: Deadlines[str] = Deadlines()  # monotonic
+        self._touches: Deadlines[str] = Deadlines()  # monotonic
         self._touch_interval = min(3600.0, options.idle_ttl / 20)
         self._ready: deque[tuple[str, Callable[[str], Awaitable[None]]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
@@ -69,7 +70,7 @@ class RefreshManager:
     @property
     def overdue(self) -> float:
         """Seconds by which the most overdue refresh is late now; 0 when none is."""
-        due = self._refreshes.next_due
+        due = self._refreshes.earliest
         return 0.0 if due is None else max(0.0, self._clock.monotonic() - due)
 
     def start(self) -> None:
@@ -101,8 +102,8 @@ class RefreshManager:
     def streams_closed(self, session_id: str) -> None:
         """The session's last stream in this process is gone: nothing is done for it any more."""
         self._known.pop(session_id, None)
-        self._refreshes.remove(session_id)
-        self._touches.remove(session_id)
+        self._refreshes.discard(session_id)
+        self._touches.discard(session_id)
 
     def session_changed(self, session: Session) -> None:
         """Plan anew from the newest version, if the session has open streams here."""
@@ -120,7 +121,7 @@ class RefreshManager:
         known.token_version = session.token_version
         known.due_wall = refresh_due_at(session, fraction=self._options.refresh_fraction, random=random.random())  # noqa: S311
         if known.due_wall is None:
-            self._refreshes.remove(session.id)
+            self._refreshes.discard(session.id)
         elif session.id not in self._refreshing:
             self._set(session.id, known.due_wall)
 
@@ -135,12 +136,14 @@ class RefreshManager:
         now = self._clock.monotonic()
         until = now + self._options.refresh_interval
         self.lag = 0.0
-        for due, session_id in self._refreshes.due(until):
-            self.lag = max(self.lag, now - due)
+        wall = self._clock.time()
+        for session_id in self._refreshes.due(until):
+            known = self._known[session_id]
+            self.lag = max(self.lag, wall - known.due_wall if known.due_wall is not None else 0.0)
             if session_id not in self._refreshing:
                 self._refreshing.add(session_id)
                 self._ready.append((session_id, self._refresh))
-        for _, session_id in self._touches.due(now):
+        for session_id in self._touches.due(now):
             self._ready.append((session_id, self._touch))
         self._pump()
 
@@ -154,7 +157,7 @@ class RefreshManager:
         _log.warning("the wall clock jumped ahead by %.0f s; %d sessions are planned anew", jumped, len(self._known))
         now, wall = self._clock.monotonic(), self._clock.time()
         for session_id, known in self._known.items():
-            planned = self._refreshes.due_time(session_id)
+            planned = self._refreshes.when(session_id)
             if known.due_wall is None or planned is None:
                 continue
             left = known.due_wall - wall

@@ -57,9 +57,9 @@ class ChannelHub:
 class _Feed:
     """One channel, in order, to its live streams.
 
-    `_last` is the last event that went to them. Until the first was heard it is where the log stood at about the time
-    of the subscription (`_heard` is False): what comes next may then lie below it. Each stream has its own position
-    besides, so that what reaches it both by replay and live is sent once.
+    `_last` is the last event that went to them. Until the first was heard (`_heard`) it is where the log stood at about
+    the time of the subscription, 0 if it was empty: what comes next may then lie below it. Each stream has its own
+    position besides, so that what reaches it both by replay and live is sent once.
     """
 
     def __init__(self, log: EventLog, channel: str) -> None:
@@ -126,7 +126,7 @@ class _Feed:
             self._catch_up()
         elif self._catching_up is not None:
             self._again = True
-        elif self._last is None or event.n == self._last + 1 or (not self._heard and event.n <= self._last):
+        elif not self._last or event.n == self._last + 1 or (not self._heard and event.n <= self._last):
             self._deliver(event)
         elif event.n > self._last:
             self._catch_up()

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from ..clock import Clock
+from ..deadlines import Deadlines
 from ..errors import (
     ConfigurationError,
     ForbiddenError,
@@ -23,7 +24,6 @@ from ..identity import Session, SessionState, UserContext
 from ..metrics import Metrics
 from ..options import Options
 from ..periodic import MonotonicPeriodicCallback
-from .deadlines import Deadlines
 from .reasons import CloseReason
 from .session_streams import SessionStreams
 from .stream import EventStream

@@ -13,7 +13,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class Deadlines(Generic[K]):
-    """`set` costs O(log n), `discard` O(1), `due` in proportion to what is due. Any one scale of time.
+    """`set` and `discard` cost O(log n), `due` in proportion to what is due. Any one scale of time.
 
     What was replaced or discarded stays in the heap until it surfaces or such entries outnumber the live ones.
     """
@@ -36,14 +36,24 @@ class Deadlines(Generic[K]):
         ticket = next(self._tickets)
         self._live[key] = (when, ticket)
         heapq.heappush(self._heap, (when, ticket, key))
-        if len(self._heap) > 2 * len(self._live) + 64:
-            self._heap = [(when, ticket, key) for key, (when, ticket) in self._live.items()]
-            heapq.heapify(self._heap)
+        self._compact()
 
     def discard(self, key: K) -> None:
         """Forget `key`; nothing happens when it is not there."""
-        if self._live.pop(key, None) is not None and not self._live:
-            self._heap.clear()
+        if self._live.pop(key, None) is not None:
+            self._compact()
+
+    def when(self, key: K) -> float | None:
+        """When `key` is due; None when it is not there."""
+        entry = self._live.get(key)
+        return entry[0] if entry is not None else None
+
+    @property
+    def earliest(self) -> float | None:
+        """When the first of all is due; None when there is none."""
+        while self._heap and self._live.get(self._heap[0][2]) != self._heap[0][:2]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
 
     def due(self, now: float) -> list[K]:
         """Take out what is due at or before `now`, in order."""
@@ -55,3 +65,10 @@ class Deadlines(Generic[K]):
                 del live[key]
                 taken.append(key)
         return taken
+
+    def _compact(self) -> None:
+        if not self._live:
+            self._heap.clear()  # a key that is done must not be held until its time would have come
+        elif len(self._heap) > 2 * len(self._live) + 64:
+            self._heap = [(when, ticket, key) for key, (when, ticket) in self._live.items()]
+            heapq.heapify(self._heap)
