@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from tornado.web import RequestHandler
 
-from tornado_sse_auth import EventStream, InvalidRequestError, SSEAuthMixin, UserContext
+from tornado_sse_auth import EventStream, SSEAuthMixin, UserContext
 from tornado_sse_auth.periodic import MonotonicPeriodicCallback
 
 __all__ = ["EventsHandler", "MeHandler", "PublishHandler", "Ticker"]
@@ -70,13 +70,11 @@ class PublishHandler(SSEAuthMixin, RequestHandler):
     """`/publish`: a JSON document for every open `/events` stream of the same user."""
 
     required_scopes = {"events:write"}
+    max_body = 4 * 1024 * 1024
 
     async def post(self) -> None:
         """202 with the event's id."""
-        try:
-            document = json.loads(self.request.body)
-        except (ValueError, RecursionError) as error:
-            raise InvalidRequestError("The body is not a JSON document.", reason=str(error)) from None
+        document = self.json_body()
         number = await self.sse_auth.events.publish(channel_of(self.current_user), json.dumps(document))
         self.set_status(202)
         self.finish({"id": str(number)})

@@ -1,7 +1,6 @@
 """Authenticated Server-Sent-Events and MCP streams for Tornado, with the OAuth tokens behind them kept alive."""
 
 from .audit import RequestIdFilter
-
 from .clock import Clock, SystemClock
 from .errors import (
     AccessDeniedError,

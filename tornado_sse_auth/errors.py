@@ -23,7 +23,7 @@ AuthError
     ├── ProviderUnavailableError        503 provider_unavailable
     └── OverloadedError                 503 overloaded
 
-Outside the tree: ConfigurationError (the server does not start), StreamEnded (a handler writes to a stream that is over).
+Outside the tree: ConfigurationError (the server does not start), StreamEnded (a stream that is used is over).
 """
 
 from __future__ import annotations

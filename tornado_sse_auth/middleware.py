@@ -197,7 +197,7 @@ class SSEAuthenticationMiddleware:
             "max_body_size": MAX_BODY,
             "max_header_size": MAX_HEADERS,
             "body_timeout": REQUEST_TIMEOUT,
-            "idle_connection_timeout": 3600.0,
+            "idle_connection_timeout": REQUEST_TIMEOUT,
         }
 
     async def authenticate(self, request: HTTPServerRequest) -> UserContext:

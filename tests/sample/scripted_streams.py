@@ -68,6 +68,13 @@ class Connection:
         connection: Any = self._handler.request.connection
         connection.stream.close()
 
+    async def answer_broken(self) -> None:
+        """Bytes that are no HTTP answer. A mere cut would not do: the browser itself asks again on another of its
+        connections."""
+        connection: Any = self._handler.request.connection
+        await connection.stream.write(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n")
+        connection.stream.close()
+
     async def until_gone(self) -> None:
         """Wait until the browser has closed the connection."""
         async with asyncio.timeout(BOUND):

@@ -56,8 +56,9 @@ def names(seen: dict[str, Any]) -> list[str]:
 
 HARD = (
     "\ufeff: comment\r\rdata: one\r\n\r\ndata:two\ndata:  lines\n\nevent: named\rdata\r\rid: 7\n\n"
-    "data: has seven\n\nid: n\0l\ndata: still seven\n\nid\ndata: none\r\n\r\nid: \u00e9\u4e16\nignored: x\ndata: {\U0001f30d}\n\n"
-    "event: lost\n\ndata: a message\n\nretry: 1x\nretry: 30\ndata:\n\n:\n\ndata: \ufeffinside\n\ndata: never finished\n"
+    "data: has seven\n\nid: n\0l\ndata: still seven\n\nid\ndata: none\r\n\r\nid: \u00e9\u4e16\nignored: x\n"
+    "data: {\U0001f30d}\n\nevent: lost\n\ndata: a message\n\nretry: 1x\nretry: 30\n"
+    "data:\n\n:\n\ndata: \ufeffinside\n\ndata: never finished\n"
 )
 
 
@@ -141,18 +142,16 @@ async def test_misses_nothing_and_doubles_nothing_when_cut_mid_event(
 async def test_waits_as_the_server_asks_and_tries_again(browser: Browser, streams: ScriptedStreams) -> None:
     """REL-18: no answer but a final one makes it give up."""
 
-    async def refuses_to_answer(connection: Connection) -> None:
-        connection.cut()
+    async def broken(connection: Connection) -> None:
+        await connection.answer_broken()
 
     busy = {"error": "overloaded", "error_description": "Full.", "request_id": "r-1"}
     streams.script(
         answering(503, busy, Retry_After="1"),
         answering(502, "<html>a proxy's page", Retry_After="nonsense"),
         # Closed, or the browser itself would try the next request again on a new connection.
-        answering(
-            429, {"error": "too_many_streams"}, Retry_After="Thu, 01 Jan 1970 00:00:00 GMT", Connection="close"
-        ),
-        refuses_to_answer,
+        answering(429, {"error": "too_many_streams"}, Retry_After="Thu, 01 Jan 1970 00:00:00 GMT", Connection="close"),
+        broken,
         staying,
     )
     seen = await watch(
@@ -185,7 +184,7 @@ async def test_backs_off_with_full_jitter_and_comes_at_once_when_it_may(
         browser,
         streams,
         """
-        await page.evaluate(() => { window.random = Math.random; Math.random = () => 0.5; watch({base: 8, cap: 300}); });
+        await page.evaluate(() => { Math.random = () => 0.5; watch({base: 8, cap: 300}); });
         await until('events.length');
         const delays = (await seen()).states.filter(({state}) => state === 'waiting').map(({retry_in}) => retry_in);
         await page.evaluate(() => watch({base: 1e9, cap: 1e9}));
@@ -287,9 +286,7 @@ async def test_signs_in_again_on_the_open_stream_and_after_its_end(browser: Brow
         await connection.event({"n": 4}, event="price", id=4)
         await connection.until_gone()
 
-    streams.script(
-        grace, answering(401, {"error": "authorization_required", "authorization_url": url}), after_sign_in
-    )
+    streams.script(grace, answering(401, {"error": "authorization_required", "authorization_url": url}), after_sign_in)
     seen = await watch(
         browser,
         streams,

@@ -1,4 +1,4 @@
-"""The refresh of one session against a provider that fails in every way: what is spent, what is stored, what is told."""
+"""The refresh of one session, with a provider that fails in every way: what is spent, stored and told."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ async def test_repeated_parameters(world: World, name: str) -> None:
         answer = await browser.get(f"{callback}&{name}={value}")
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
         assert world.scripted.calls("token") == []
-        answer = await browser.get(f"/auth/login?return_to=/a&return_to=/b")
+        answer = await browser.get("/auth/login?return_to=/a&return_to=/b")
         assert answer.status_code == 400
 
 
@@ -258,3 +258,15 @@ async def test_sign_ins_are_counted(world: World) -> None:
     async with world.app.client() as browser:
         answers = await asyncio.gather(*(browser.get("/auth/login") for _ in range(122)))
         assert sorted(answer.status_code for answer in answers)[-2:] == [429, 429]
+
+
+async def test_a_failed_sign_in_is_a_page_for_a_person(world: World) -> None:
+    """Under a policy without script; the text is ours, and what came with the request is nowhere in it."""
+    async with world.app.client(headers={"Accept": "text/html"}) as browser:
+        answer = await browser.get("/auth/callback?state=%3Cscript%3E&code=x")
+        assert answer.status_code == 400
+        assert answer.headers["Content-Type"].startswith("text/html")
+        assert "script-src" not in answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert "<script>" not in answer.text
+        assert answer.headers["X-Request-ID"] in answer.text

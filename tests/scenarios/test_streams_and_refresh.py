@@ -9,7 +9,7 @@ import pytest
 from tornado.web import RequestHandler
 
 from tests.parts.scripted_provider import Answer, ScriptedProvider
-from tests.scenarios.server import Running, serve
+from tests.scenarios.server import serve
 from tests.scenarios.test_sign_in import SCOPES, World
 from tornado_sse_auth import OAuthProvider, SSEAuthMixin
 
@@ -57,7 +57,7 @@ def refreshes(world: World) -> int:
 async def quiet(world: World) -> None:
     """The schedule is empty, and stays so over several ticks: nobody refreshes what nobody listens to."""
     async with asyncio.timeout(5):
-        while len(world.app.auth.registry):
+        while len(world.app.auth.registry):  # noqa: ASYNC110 - the server has yet to see the close
             await asyncio.sleep(0.01)
     assert world.app.auth.refresh_manager.scheduled == 0
     before = refreshes(world)

@@ -234,3 +234,32 @@ async def test_a_ring_that_turns_over_during_a_slow_replay_is_told() -> None:
             assert len(gaps) == 1
             assert ids == sorted(set(ids))
             assert sum(1 for one, two in pairwise(ids) if two != one + 1) == 1
+
+
+async def test_what_comes_while_a_loss_is_made_up_for_is_read_as_well() -> None:
+    log = FaultyLog()
+    async with serving(log=log) as server, connect(server.port) as client:
+        await (await client.request()).event()
+        await log.publish("news", "a")
+        assert (await client.event()).data == "a"
+        log.after_read = ["b", "c"]
+        log.heard[0](None)
+        assert [(await client.event()).data for _ in range(2)] == ["b", "c"]
+        await until(lambda: server.hub._feeds["news"]._catching_up is None)
+        assert log.reads == 4, "one for the place, three to find nothing more"
+
+
+async def test_what_was_heard_and_has_expired_since_is_a_gap() -> None:
+    log = FaultyLog()
+    async with serving(log=log) as server, connect(server.port) as other, connect(server.port) as client:
+        await (await other.request()).event()
+        first = await log.publish("news", "a")
+        await log.publish("news", "b")
+        assert [(await other.event()).data for _ in range(2)] == ["a", "b"]
+        log._channels.clear()
+        await client.request(Last_Event_ID=str(first))
+        assert json.loads((await client.named("gap")).data) == {"requested": first, "oldest": 0}
+        await until(lambda: len(server.hub._feeds["news"]._live) == 2)
+        await log.publish("news", "c")
+        assert (await client.event()).data == "c"
+        assert (await other.event()).data == "c"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Any, Literal, Protocol, TypeVar
 
 from ..audit import AuditLog
@@ -18,17 +16,17 @@ from ..metrics import Metrics
 from ..options import Options
 from ..stores.base import SessionStore, VersionConflict
 from .cache import SessionCache
+from .changes import SignedInUser, new_session, revived, with_bearer, without_credential
 from .credentials import PresentedCredential, issue
 from .requirements import Requirements
 from .revocation import SessionWatch
 
-__all__ = ["Authenticated", "SessionManager", "SignedInUser", "TokenRevoker"]
+__all__ = ["Authenticated", "SessionManager", "TokenRevoker"]
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 SESSIONS_PER_USER = 50
-CREDENTIALS_PER_SESSION = 50
 UPDATE_ATTEMPTS = 8
 
 
@@ -46,20 +44,6 @@ class Authenticated:
 
     session: Session
     credential: Credential
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SignedInUser:
-    """Who has signed in: what a session is made from. `sid` is the provider's session id."""
-
-    user_id: str
-    scopes: frozenset[str]
-    permissions: frozenset[str]
-    subscription: str | None
-    claims: Mapping[str, Any]
-    token_set: TokenSet | None
-    sid: str | None = None
-    client: str = ""
 
 
 class SessionManager:
@@ -191,29 +175,9 @@ class SessionManager:
         return await self._create(user, kind)
 
     async def _create(self, user: SignedInUser, kind: CredentialKind) -> tuple[Session, Secret]:
-        if not user.user_id:
-            raise ValueError("a session needs a user_id")
         now = self._clock.time()
-        expires_at = now + self._options.session_ttl
-        secret, credential = issue(kind, now=now, expires_at=expires_at)
-        session = Session(
-            id=secrets.token_hex(16),
-            user_id=user.user_id,
-            created_at=now,
-            last_seen=now,
-            expires_at=expires_at,
-            idle_expires_at=now + self._options.idle_ttl,
-            scopes=user.scopes,
-            permissions=user.permissions,
-            subscription=user.subscription,
-            claims=MappingProxyType(dict(user.claims)),
-            credentials=(credential,),
-            token_set=user.token_set,
-            token_version=1 if user.token_set else 0,
-            sid=user.sid,
-            enriched_at=now if user.token_set else 0.0,
-            client=user.client[:200],
-        )
+        secret, credential = issue(kind, now=now, expires_at=now + self._options.session_ttl)
+        session = new_session(user, credential, now=now, options=self._options)
         await self._end_surplus(user.user_id)
         await self._written(self._store.insert(session))
         return session, secret
@@ -248,44 +212,21 @@ class SessionManager:
         self, user: SignedInUser, session_id: str, previous: Secret | None
     ) -> tuple[Session, Secret] | None:
         now = self._clock.time()
-        expires_at = now + self._options.session_ttl
-        secret, credential = issue(CredentialKind.COOKIE, now=now, expires_at=expires_at)
+        secret, credential = issue(CredentialKind.COOKIE, now=now, expires_at=now + self._options.session_ttl)
         replaced = previous.digest() if previous is not None else None
-        spent: list[TokenSet | None] = []
+        token_sets: list[TokenSet | None] = []
 
         def change(session: Session) -> Session | None:
-            if session.user_id != user.user_id:
-                return None
-            kept = tuple(
-                replace(old, parent=credential.digest) if old.parent == replaced and replaced else old
-                for old in session.credentials
-                if old.digest != replaced
-            )
-            spent[:] = [session.token_set]
-            return replace(
-                session,
-                credentials=(*kept, credential),
-                scopes=user.scopes,
-                permissions=user.permissions,
-                subscription=user.subscription,
-                claims=MappingProxyType(dict(user.claims)),
-                token_set=user.token_set,
-                token_version=session.token_version + 1,
-                state=SessionState.ACTIVE,
-                reauth=None,
-                reauth_reason=None,
-                expires_at=max(expires_at, session.expires_at),
-                enriched_at=now,
-                sid=user.sid,
-            )
+            token_sets[:] = [session.token_set]
+            return revived(session, user, credential, replaced=replaced, now=now)
 
         session = await self.update(session_id, change)
         if session is None:
             return None
-        await self._store.touch(session_id, now, now + self._options.idle_ttl)
-        if session.token_version > 1 and spent and spent[0] is not None:
-            self._revoke_upstream(spent[0])
-        return replace(session, last_seen=now, idle_expires_at=now + self._options.idle_ttl), secret
+        self._revoke_upstream(token_sets[0])
+        idle_expires_at = now + self._options.idle_ttl
+        await self._store.touch(session_id, now, idle_expires_at)
+        return replace(session, last_seen=now, idle_expires_at=idle_expires_at), secret
 
     async def find_by_reauth(self, value: Secret) -> Session | None:
         """The session that an authorization URL with this `reauth` value is bound to."""
@@ -295,23 +236,14 @@ class SessionManager:
         """A bearer for scripts, made with the cookie of that digest, with which it ends; and the seconds it is good
         for: at most what is left of the session. Raises `InvalidTokenError`."""
         now = self._clock.time()
-        made: list[tuple[Secret, Credential]] = []
-
-        def change(session: Session) -> Session | None:
-            expires_at = min(now + expires_in, session.expires_at)
-            made[:] = [issue(CredentialKind.BEARER, now=now, expires_at=expires_at, parent=cookie)]
-            if session.credential(cookie) is None:
-                return None
-            live = [old for old in session.credentials if old.expires_at > now]
-            bearers = [old for old in live if old.kind is CredentialKind.BEARER]
-            surplus = bearers[: max(0, len(live) - CREDENTIALS_PER_SESSION + 1)]
-            kept = tuple(old for old in live if old not in surplus)
-            return replace(session, credentials=(*kept, made[0][1]))
-
-        if await self.update(session_id, change) is None:
-            raise InvalidTokenError(reason="the session ended while a bearer was made")
-        secret, credential = made[0]
-        return secret, credential.expires_at - now
+        session = await self.find(session_id)
+        if session is None:
+            raise InvalidTokenError(reason="the session has ended")
+        expires_at = min(now + expires_in, session.expires_at)
+        secret, bearer = issue(CredentialKind.BEARER, now=now, expires_at=expires_at, parent=cookie)
+        if await self.update(session_id, lambda stored: with_bearer(stored, bearer, now=now)) is None:
+            raise InvalidTokenError(reason="the cookie ended while a bearer was made with it")
+        return secret, expires_at - now
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -323,14 +255,7 @@ class SessionManager:
 
     async def _end_credential(self, session_id: str, digest: bytes, *, reason: str) -> None:
         now = self._clock.time()
-
-        def change(session: Session) -> Session | None:
-            kept = tuple(
-                old for old in session.credentials if digest not in (old.digest, old.parent) and old.expires_at > now
-            )
-            return replace(session, credentials=kept) if kept != session.credentials else None
-
-        session = await self.update(session_id, change)
+        session = await self.update(session_id, lambda stored: without_credential(stored, digest, now=now))
         if session is not None and not session.credentials:
             await self.revoke(session_id, reason=reason)
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from ..audit import AuditLog
 from ..clock import Clock
@@ -108,7 +108,8 @@ class RefreshExchange:
         """The provider's answer, or the session when somebody else has won meanwhile. Raises `RefreshPostponed`,
         `ReauthorizationRequiredError`, `InvalidTokenError`."""
         session = lease.session
-        assert session.token_set is not None and session.token_set.refresh_token is not None  # noqa: S101 - the lease says so
+        assert session.token_set is not None  # noqa: S101 - the lease says so
+        assert session.token_set.refresh_token is not None  # noqa: S101
         renewal = asyncio.create_task(self._renew(lease), name=f"lease of session {session.id}")
         self._breaker.begin()
         started = self._clock.monotonic()
@@ -121,10 +122,10 @@ class RefreshExchange:
             return await self._rejected(lease, str(rejected))
         except ClientRejected as rejected:
             self._breaker.answered()
-            await self._misconfigured(lease, str(rejected))
+            raise await self._misconfigured(lease, str(rejected)) from rejected
         except TransientFailure as failure:
             self._breaker.failed(self._clock.monotonic(), failure.retry_after)
-            await self._failed(lease, failure)
+            raise await self._failed(lease, failure) from failure
         except BaseException:
             self._breaker.abandoned()
             raise
@@ -170,10 +171,10 @@ class RefreshExchange:
         if lease.reattempt:
             self._metrics.increment("token.refresh.lost")
         _log.warning("the provider has refused the refresh token of session %s: %s", row.id, reason)
-        await self.give_up(row, "refresh_rejected")
+        raise await self.give_up(row, "refresh_rejected")
 
-    async def give_up(self, session: Session, reason: str) -> NoReturn:
-        """Only the user can help now. Raises `ReauthorizationRequiredError`."""
+    async def give_up(self, session: Session, reason: str) -> ReauthorizationRequiredError:
+        """Only the user can help now: store that, and return the error to raise."""
         wanted = replace(session, reauth=Secret.random(), reauth_reason=reason)
         version = session.token_version
         if session.state is SessionState.ACTIVE:
@@ -188,22 +189,22 @@ class RefreshExchange:
                     reason=reason,
                 )
                 self._sessions.watch.changed(row)
-        raise ReauthorizationRequiredError(reason=reason)
+        return ReauthorizationRequiredError(reason=reason)
 
-    async def _misconfigured(self, lease: Lease, reason: str) -> NoReturn:
+    async def _misconfigured(self, lease: Lease, reason: str) -> Exception:
         """The provider refuses *us*: nobody is signed out for that, an operator must mend it."""
         now = self._clock.time()
         if self.condition.client_rejected_since is None:
             self.condition.client_rejected_since = now
         _log.error("the provider refuses this server as a client: %s. Check client id and secret", reason)
-        await self._postpone(lease, Spent.UNSPENT, now + MISCONFIGURED_PAUSE, f"client refused: {reason}")
+        return await self._postpone(lease, Spent.UNSPENT, now + MISCONFIGURED_PAUSE, f"client refused: {reason}")
 
-    async def _failed(self, lease: Lease, failure: TransientFailure) -> NoReturn:
+    async def _failed(self, lease: Lease, failure: TransientFailure) -> Exception:
         backoff = min(LONGEST_BACKOFF, 2.0 ** min(lease.session.refresh.failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
         until = self._clock.time() + max(backoff, failure.retry_after or 0.0)
-        await self._postpone(lease, failure.spent, until, failure.reason)
+        return await self._postpone(lease, failure.spent, until, failure.reason)
 
-    async def _postpone(self, lease: Lease, spent: Spent, until: float, reason: str) -> NoReturn:
+    async def _postpone(self, lease: Lease, spent: Spent, until: float, reason: str) -> Exception:
         session = lease.session
         before = session.refresh
         presented = before.presented if spent is Spent.UNKNOWN else before.presented - 1
@@ -212,7 +213,7 @@ class RefreshExchange:
         self.condition.failures_in_a_row += 1
         self._audit.write("refresh", outcome="transient", user_id=session.user_id, session_id=session.id, reason=reason)
         if presented >= MAX_PRESENTATIONS:
-            await self.give_up(session, "refresh_outcome_unknown")
+            return await self.give_up(session, "refresh_outcome_unknown")
         state = RefreshState(
             fence=lease.fence,
             intent=before.intent if presented else None,
@@ -221,7 +222,7 @@ class RefreshExchange:
             failures=before.failures + 1,
         )
         await self._until_written(lambda: self._store.release_lease(session.id, lease.fence, state))
-        raise RefreshPostponed(until, reason)
+        return RefreshPostponed(until, reason)
 
     # -- after a success -------------------------------------------------------------------------------------------
 

@@ -112,15 +112,15 @@ class TokenRefresher:
             try:
                 async with asyncio.timeout(max(0.0, deadline - self._clock.monotonic())):
                     newer = await self.attempt(session.id, session.token_version, urgent=True)
-                    if newer.token_version == session.token_version:
-                        raise StoreUnavailableError(reason="the new token set is not stored yet")
+                if newer.token_version != session.token_version:
                     session = newer
                     continue
+                failure: Exception = StoreUnavailableError(reason="the new token set is not stored yet")
             except LeaseBusy:
                 if self._clock.monotonic() < deadline:
                     await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311
                     continue
-                failure: Exception = ProviderUnavailableError(reason="another process's refresh takes too long")
+                failure = ProviderUnavailableError(reason="another process's refresh takes too long")
             except TimeoutError:
                 failure = ProviderUnavailableError(reason="the refresh takes longer than its caller waits")
             except RefreshPostponed as postponed:
@@ -217,7 +217,7 @@ class TokenRefresher:
         if token_set.refresh_token is None:
             if token_set.expires_at > now:
                 raise RefreshPostponed(token_set.expires_at, "there is no refresh token")
-            await self._exchange.give_up(session, "token_expired")
+            raise await self._exchange.give_up(session, "token_expired")
         if session.refresh.not_before > now:
             raise RefreshPostponed(session.refresh.not_before, "waiting after a failure")
         pause = self._exchange.pause()
@@ -254,7 +254,7 @@ class TokenRefresher:
             self._metrics.increment("token.refresh.skipped")
             return row
         if refused.expired and row.refresh.presented >= MAX_PRESENTATIONS:
-            await self._exchange.give_up(row, "refresh_outcome_unknown")
+            raise await self._exchange.give_up(row, "refresh_outcome_unknown")
         if refused.expired and row.refresh.presented:
             watched = self._watched.get(row.id)
             if watched is None or watched.fence != row.refresh.fence:

@@ -4,71 +4,17 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 from tornado.web import RequestHandler
 
 from ..errors import AuthenticationRequiredError, InvalidRequestError
 from ..identity import CredentialKind, Session
+from .json_body import read_json_object
 from .mixin import SSEAuthMixin
 
-__all__ = ["LogoutHandler", "SessionHandler", "SessionsHandler", "TokenHandler", "read_json_object"]
+__all__ = ["LogoutHandler", "SessionHandler", "SessionsHandler", "TokenHandler"]
 
 DEFAULT_BEARER_TTL = 86_400
-MAX_JSON_DEPTH = 64
-
-
-def read_json(body: bytes) -> Any:
-    """A JSON document of at most 64 levels. Raises `InvalidRequestError`."""
-    try:
-        text = body.decode("utf-8")
-        if _depth(text) > MAX_JSON_DEPTH:
-            raise InvalidRequestError("The JSON document is nested too deeply.")
-        return json.loads(text, parse_constant=_refuse, parse_int=_integer)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequestError("The body is not a JSON document.", reason=str(error)[:200]) from None
-
-
-def read_json_object(body: bytes) -> dict[str, Any]:
-    """A JSON object; nothing at all is an empty one. Raises `InvalidRequestError`."""
-    document = read_json(body) if body else {}
-    if not isinstance(document, dict):
-        raise InvalidRequestError("The body is not a JSON object.")
-    return document
-
-
-def _depth(text: str) -> int:
-    """An upper bound of the nesting, without parsing: brackets inside strings do not count."""
-    depth = deepest = 0
-    in_string = escaped = False
-    for char in text if "[" in text or "{" in text else "":
-        if in_string:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                in_string = False
-        elif char == '"':
-            in_string = True
-        elif char in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-            if deepest > MAX_JSON_DEPTH:
-                break
-        elif char in "]}":
-            depth -= 1
-    return deepest
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _integer(digits: str) -> int:
-    if len(digits) > 400:
-        raise ValueError("an integer is too long")
-    return int(digits)
 
 
 class _AccountHandler(SSEAuthMixin, RequestHandler):

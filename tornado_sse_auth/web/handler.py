@@ -12,14 +12,17 @@ from tornado.web import Finish, RequestHandler
 from ..audit import NO_REQUEST, RequestInfo, current_request
 from ..errors import (
     AuthenticationRequiredError,
+    AuthError,
     ForbiddenError,
     InvalidHostError,
     ReauthorizationRequiredError,
+    RequestTooLargeError,
     ServerError,
 )
 from ..sessions.requirements import NO_REQUIREMENTS, Requirements
 from .context import AuthContext, auth_context
-from .responses import as_auth_error, error_answer
+from .json_body import read_json
+from .responses import Answer, as_auth_error, error_answer
 
 __all__ = ["ErrorAnswers", "NotFoundHandler"]
 
@@ -37,6 +40,9 @@ class ErrorAnswers(_Base):
     sign_in_redirect: ClassVar[bool] = True
     """A browser that asks for a page is sent to sign in instead of getting 401."""
 
+    max_body: ClassVar[int] = 1_048_576
+    """Bytes of a body that are accepted; the server's own limit stands above it."""
+
     resource_metadata_path: ClassVar[str] = "/.well-known/oauth-protected-resource"
 
     request_info: RequestInfo = NO_REQUEST
@@ -53,6 +59,12 @@ class ErrorAnswers(_Base):
         self.request_info = self.sse_auth.guard.describe(self.request)
         current_request.set(self.request_info)
         self._set_safe_headers()
+        if len(self.request.body) > self.max_body:
+            raise RequestTooLargeError(reason=f"a body of {len(self.request.body)} bytes")
+
+    def json_body(self) -> Any:
+        """The request's body as JSON. Raises `InvalidRequestError`, also for more than 64 levels."""
+        return read_json(self.request.body)
 
     def _set_safe_headers(self) -> None:
         self.set_header("X-Request-ID", self.request_info.request_id)
@@ -83,7 +95,7 @@ class ErrorAnswers(_Base):
         error = as_auth_error(exc_info[1] if exc_info else None, status_code)
         auth = self.sse_auth
         if self.request_info is NO_REQUEST:
-            self.identify_request()
+            self.request_info = auth.guard.describe(self.request)
         self._set_safe_headers()
         auth.metrics.increment(f"auth.error.{error.code}")
         if isinstance(error, ForbiddenError | InvalidHostError):
@@ -109,6 +121,10 @@ class ErrorAnswers(_Base):
             presented=self.credential_presented and isinstance(error, ReauthorizationRequiredError),
             authorization_url=auth.authorization_url(),
         )
+        self.write_answer(error, answer)
+
+    def write_answer(self, error: AuthError, answer: Answer) -> None:
+        """Send the answer to `error`; to be overridden where a person reads it."""
         self.set_status(answer.status)
         for name, value in answer.headers.items():
             self.set_header(name, value)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import secrets
+
 from tornado.web import RequestHandler
 
 from ..errors import AuthError, InvalidRequestError, NotFoundError
 from ..identity import Secret, TokenSet
 from ..oauth import SIGN_IN_TTL, Callback, OAuthProvider, SignInAttempt, SignInRequest, TokenResponse
+from ..sessions.changes import SignedInUser
 from ..sessions.credentials import read_cookie
-from ..sessions.manager import SignedInUser
 from ..sessions.refresh_exchange import ASSUMED_LIFETIME
+from .error_page import error_page, page_policy
 from .guards import single_arguments
 from .handler import ErrorAnswers
+from .responses import Answer
 
 __all__ = ["CallbackHandler", "LoginHandler"]
 
@@ -25,6 +29,17 @@ class _SignInHandler(ErrorAnswers, RequestHandler):
         """No credential is asked for here."""
         self.identify_request()
         self.set_header("Referrer-Policy", "no-referrer")
+
+    def write_answer(self, error: AuthError, answer: Answer) -> None:
+        """A page for a browser, JSON for everybody else."""
+        if "text/html" in self.request.headers.get("Accept", ""):
+            nonce = secrets.token_urlsafe(16)
+            page = error_page(
+                error.public_message, request_id=self.request_info.request_id, again="/auth/login", nonce=nonce
+            )
+            headers = {"Content-Type": "text/html; charset=utf-8", "Content-Security-Policy": page_policy(nonce)}
+            answer = Answer(answer.status, page, {**answer.headers, **headers})
+        super().write_answer(error, answer)
 
     @property
     def provider(self) -> OAuthProvider:

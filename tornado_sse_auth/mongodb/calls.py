@@ -1,0 +1,106 @@
+"""Calls to MongoDB through Motor or PyMongo Async: bounded, and failing in one way."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+
+import pymongo
+from bson.codec_options import CodecOptions
+from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.read_preferences import ReadPreference
+from pymongo.write_concern import WriteConcern
+
+from ..errors import ConfigurationError, StoreUnavailableError
+
+if TYPE_CHECKING:
+    from motor.motor_asyncio import AsyncIOMotorDatabase
+    from pymongo.asynchronous.database import AsyncDatabase
+
+__all__ = ["Database", "bounded", "collection", "require_replica_set", "settled", "starting", "unavailable"]
+
+Database: TypeAlias = "AsyncIOMotorDatabase[Any] | AsyncDatabase[Any]"
+T = TypeVar("T")
+
+CALL_TIMEOUT = 0.8
+START_TIMEOUT = 5.0
+# What no waiting mends: unauthorized, authentication failed, and an index that stands there with other options.
+CONFIGURATION_CODES = frozenset({13, 18, 85, 86})
+
+
+class bounded:  # noqa: N801 - reads as the keyword it stands beside: `with bounded():`
+    """All driver calls inside take `timeout` seconds together; their errors become `StoreUnavailableError`.
+
+    Duplicate keys (`DuplicateKeyError`, `BulkWriteError`) are let through: they are answers. Create no task inside: it
+    would inherit the deadline; and watch nothing inside: a change stream would die of it.
+    """
+
+    __slots__ = ("_timeout",)
+
+    def __init__(self, timeout: float = CALL_TIMEOUT) -> None:
+        self._timeout = pymongo.timeout(timeout)
+
+    def __enter__(self) -> None:
+        self._timeout.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._timeout.__exit__(kind, error, trace)
+        if isinstance(error, PyMongoError) and not isinstance(error, DuplicateKeyError | BulkWriteError):
+            raise unavailable(error) from error
+
+
+class starting(bounded):  # noqa: N801
+    """`bounded` for what is done once, at start: five seconds, and what only an operator can mend is a
+    `ConfigurationError`."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        super().__init__(START_TIMEOUT)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            super().__exit__(kind, error, trace)
+        except StoreUnavailableError:
+            if isinstance(error, OperationFailure) and error.code in CONFIGURATION_CODES:
+                raise ConfigurationError(f"MongoDB refuses: {error}") from error
+            raise
+
+
+def unavailable(error: PyMongoError) -> StoreUnavailableError:
+    """The driver's error as ours; its text, which may quote documents, stays with the cause."""
+    code = getattr(error, "code", None)
+    return StoreUnavailableError(reason=f"{type(error).__name__}{'' if code is None else f' {code}'}")
+
+
+async def settled(value: T | Awaitable[T]) -> T:
+    """What PyMongo gives from a coroutine and Motor at once: a change stream, the cursor of an aggregation."""
+    return await value if inspect.isawaitable(value) else value
+
+
+def collection(database: Database, name: str) -> Any:
+    """A collection of either driver that reads from the primary, writes to a majority, and decodes to plain types,
+    whatever the client was told."""
+    return cast(Any, database).get_collection(
+        name,
+        codec_options=CodecOptions[dict[str, Any]](),
+        read_preference=ReadPreference.PRIMARY,
+        write_concern=WriteConcern("majority"),
+    )
+
+
+async def require_replica_set(database: Database) -> None:
+    """Raises `ConfigurationError` where the server has no change streams, `StoreUnavailableError` where it is away."""
+    with starting():
+        hello = await cast(Any, database).command("hello")
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise ConfigurationError(
+            "This MongoDB server is not part of a replica set, and change streams need one. Start mongod with "
+            "--replSet rs0 and make it a replica set of one node, once: mongosh --eval 'rs.initiate()'"
+        )

@@ -1,0 +1,136 @@
+"""One change stream that is kept open."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from pymongo.errors import OperationFailure, PyMongoError
+
+from ..clock import Clock
+from ..errors import ConfigurationError, StoreUnavailableError
+from .calls import CONFIGURATION_CODES, START_TIMEOUT, settled, unavailable
+
+__all__ = ["ChangeFeed"]
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER = (0.1, 0.3, 1.0, 2.0, 5.0)  # seconds before an attempt to open again; the last one repeats
+# The server answers an idle stream each second.
+SILENCE = 5.0
+CLOSE_TIMEOUT = 1.0
+RESUMABLE = "ResumableChangeStreamError"
+
+Change = Mapping[str, Any]
+
+
+class ChangeFeed:
+    """The changes of a collection that pass `pipeline`, each told to `on_change`, on the loop, in the server's order.
+
+    A lost connection is resumed where it was lost. Where the server cannot resume (its history is shorter, the
+    collection was dropped) the feed begins anew and then calls `on_loss`: whatever is read from then on is followed
+    again. The pipeline keeps `_id` and lets the operation type `invalidate` pass.
+    """
+
+    def __init__(
+        self,
+        collection: Any,
+        pipeline: Sequence[Mapping[str, Any]],
+        *,
+        on_change: Callable[[Change], None],
+        on_loss: Callable[[], None],
+        clock: Clock,
+    ) -> None:
+        self._collection = collection
+        self._pipeline = list(pipeline)
+        self._on_change = on_change
+        self._on_loss = on_loss
+        self._clock = clock
+        self._token: Change | None = None
+        self._heard: float | None = None
+        self._failures = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the server has answered lately."""
+        return self._heard is not None and self._clock.monotonic() - self._heard < SILENCE
+
+    async def start(self) -> None:
+        """Return when every later change will be told. Raises `StoreUnavailableError`, `ConfigurationError`."""
+        if self._task is not None:
+            return
+        try:
+            async with asyncio.timeout(START_TIMEOUT):
+                self._token = await self._begin()
+        except OperationFailure as error:
+            if error.code in CONFIGURATION_CODES:
+                raise ConfigurationError(f"MongoDB refuses a change stream: {error}") from error
+            raise unavailable(error) from error
+        except PyMongoError as error:
+            raise unavailable(error) from error
+        except TimeoutError as error:
+            raise StoreUnavailableError(reason="no change stream was opened in time") from error
+        self._heard = self._clock.monotonic()
+        self._task = asyncio.create_task(self._run(), name=f"change feed of {self._collection.name}")
+
+    async def close(self) -> None:
+        """Stop following. Twice is once."""
+        task, self._task, self._heard = self._task, None, None
+        # Ending a stream speaks to the server once more, which may be frozen: the second time that is given up.
+        for _ in range(2):
+            if task is not None and not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+
+    async def _begin(self) -> Change:
+        """A place in the server's history: now.
+
+        Motor opens a stream only with the first read of it, and that waits for a change; this one waits 1 ms.
+        """
+        stream = await settled(self._collection.watch(self._pipeline, max_await_time_ms=1))
+        async with stream:
+            change = await stream.try_next()
+            if change is not None:
+                self._on_change(change)
+            token: Change = stream.resume_token
+            return token
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                if self._token is None:
+                    self._token = await self._begin()
+                    self._on_loss()
+                await self._follow(self._token)
+            except PyMongoError as error:
+                if isinstance(error, OperationFailure) and not error.has_error_label(RESUMABLE):
+                    self._token = None
+                logger.warning("the change feed of %s is interrupted: %s", self._collection.name, unavailable(error))
+            except Exception:
+                self._token = None
+                logger.exception("the change feed of %s failed", self._collection.name)
+            self._heard = None
+            delay = RETRY_AFTER[min(self._failures, len(RETRY_AFTER) - 1)]
+            self._failures += 1
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads processes, no secret
+
+    async def _follow(self, token: Change) -> None:
+        """Tell changes until the collection is gone, which drops the token. Raises `PyMongoError`."""
+        stream = await settled(self._collection.watch(self._pipeline, resume_after=token))
+        try:
+            while stream.alive:
+                change = await stream.try_next()
+                self._heard = self._clock.monotonic()
+                self._failures = 0
+                if change is not None and change["operationType"] != "invalidate":
+                    self._on_change(change)
+                self._token = stream.resume_token
+            self._token = None
+        finally:
+            with suppress(PyMongoError):
+                await stream.close()
