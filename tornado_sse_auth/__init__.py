@@ -36,7 +36,7 @@ from .oauth import Identity, IdentityMapper, OAuthProvider, default_identity_map
 from .refresh import RefreshManager
 from .sealing import Keyring
 from .sessions import SessionManager
-from .stores import MemorySessionStore, SessionStore
+from .stores import MemorySessionStore, MongoSessionStore, SessionStore
 from .streams import EventStream
 from .web import NotFoundHandler, SSEAuthMixin
 
@@ -65,6 +65,7 @@ __all__ = [
     "MemorySessionStore",
     "MethodNotAllowedError",
     "Metrics",
+    "MongoSessionStore",
     "NotFoundError",
     "NotFoundHandler",
     "NullMetrics",

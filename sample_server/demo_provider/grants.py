@@ -16,8 +16,9 @@ __all__ = ["AuthorizationRequest", "Grants", "InvalidGrant", "IssuedTokens"]
 
 REQUEST_TTL = 600.0
 CODE_TTL = 60.0
-FAMILY_TTL = 86_400.0
-AT_MOST = 10_000
+FAMILY_TTL = 86_400.0  # since its last refresh
+MOST_REQUESTS = 1_000  # each as long as a request line may be
+MOST_FAMILIES = 10_000
 
 V = TypeVar("V")
 
@@ -43,15 +44,16 @@ class _Family:
 
     subject: str
     scopes: frozenset[str]
-    nonce: str | None
     sid: str = field(default_factory=lambda: secrets.token_hex(8))
     current: str | None = None
+    redeemed: bool = False
     revoked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IssuedTokens:
-    """What the token endpoint answers with. `refresh_token` is None without `offline_access`."""
+    """What the token endpoint answers with. `refresh_token` is None without `offline_access`, `nonce` on a refresh
+    (OpenID Connect Core, section 12.2)."""
 
     access_token: str
     refresh_token: str | None
@@ -62,20 +64,27 @@ class IssuedTokens:
 
 
 class _Kept(Generic[V]):
-    """A mapping whose entries expire, and of which the oldest goes when there are too many."""
+    """A mapping whose entries expire `ttl` seconds after their last `renew`; beyond `at_most` the oldest goes."""
 
-    def __init__(self, ttl: float, clock: Clock) -> None:
+    def __init__(self, ttl: float, at_most: int, clock: Clock) -> None:
         self._ttl = ttl
+        self._at_most = at_most
         self._clock = clock
         self._entries: OrderedDict[str, tuple[float, V]] = OrderedDict()
 
     def put(self, value: V) -> str:
         """Keep `value` under a new unguessable key."""
-        while len(self._entries) >= AT_MOST:
-            self._entries.popitem(last=False)
         key = secrets.token_urlsafe(32)
-        self._entries[key] = (self._clock.monotonic() + self._ttl, value)
+        self._entries[key] = (0.0, value)
+        self.renew(key)
+        while len(self._entries) > self._at_most or next(iter(self._entries.values()))[0] <= self._clock.monotonic():
+            self._entries.popitem(last=False)
         return key
+
+    def renew(self, key: str) -> None:
+        """Let the life of a kept value begin anew. The order of entries stays that of their expiry."""
+        self._entries[key] = (self._clock.monotonic() + self._ttl, self._entries[key][1])
+        self._entries.move_to_end(key)
 
     def get(self, key: str) -> V | None:
         """The value, if it is there and has not expired."""
@@ -90,15 +99,17 @@ class _Kept(Generic[V]):
 
 
 class Grants:
-    """Requests become codes, codes become families of tokens, refresh tokens rotate. `access_token_ttl` in seconds."""
+    """Requests become codes, codes become families of tokens, refresh tokens rotate. `access_token_ttl` in seconds.
+
+    A refresh token names its family, so that a spent one is known for as long as the family lives and rotating keeps
+    nothing.
+    """
 
     def __init__(self, clock: Clock, access_token_ttl: float) -> None:
-        self._requests: _Kept[AuthorizationRequest] = _Kept(REQUEST_TTL, clock)
-        self._codes: _Kept[tuple[AuthorizationRequest, _Family]] = _Kept(CODE_TTL, clock)
-        self._used_codes: _Kept[_Family] = _Kept(CODE_TTL, clock)
-        self._access: _Kept[_Family] = _Kept(access_token_ttl, clock)
-        self._refresh: _Kept[_Family] = _Kept(FAMILY_TTL, clock)
-        self._spent_codes: dict[str, str] = {}
+        self._requests: _Kept[AuthorizationRequest] = _Kept(REQUEST_TTL, MOST_REQUESTS, clock)
+        self._codes: _Kept[tuple[AuthorizationRequest, _Family]] = _Kept(CODE_TTL, MOST_REQUESTS, clock)
+        self._access: _Kept[_Family] = _Kept(access_token_ttl, MOST_FAMILIES, clock)
+        self._families: _Kept[_Family] = _Kept(FAMILY_TTL, MOST_FAMILIES, clock)
 
     def ask(self, request: AuthorizationRequest) -> str:
         """Keep a request while its user chooses; its key goes into the page's form."""
@@ -110,42 +121,41 @@ class Grants:
 
     def new_code(self, request: AuthorizationRequest, subject: str) -> str:
         """A code for the user who has chosen."""
-        return self._codes.put((request, _Family(subject, request.scopes, request.nonce)))
+        return self._codes.put((request, _Family(subject, request.scopes)))
 
     def redeem(self, code: str, *, redirect_uri: str, verifier: str) -> IssuedTokens:
         """Tokens for a code, once (RFC 6749, section 4.1.3; RFC 7636, section 4.6). Raises `InvalidGrant`; a second
         use also revokes what the first gave."""
-        used = self._used_codes.get(self._spent_codes.get(code, ""))
-        if used is not None:
-            used.revoked = True
-            raise InvalidGrant
         found = self._codes.get(code)
         if found is None:
             raise InvalidGrant
         request, family = found
+        if family.redeemed:
+            family.revoked = True
+            raise InvalidGrant
         digest = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         if redirect_uri != request.redirect_uri or not hmac.compare_digest(digest, request.challenge):
             raise InvalidGrant
-        self._codes.take(code)
-        if len(self._spent_codes) >= AT_MOST:
-            self._spent_codes.clear()
-        self._spent_codes[code] = self._used_codes.put(family)
-        return self._issue(family)
+        family.redeemed = True
+        key = self._families.put(family) if "offline_access" in family.scopes else None
+        return self._issue(family, key, request.nonce)
 
     def refresh(self, token: str) -> IssuedTokens:
         """New tokens for a refresh token. Raises `InvalidGrant`; one that was used before revokes the family (RFC 9700,
         section 4.14.2)."""
-        family = self._refresh.get(token)
+        key, _, _ = token.partition(".")
+        family = self._families.get(key)
         if family is None or family.revoked:
             raise InvalidGrant
         if family.current != token:
             family.revoked = True
             raise InvalidGrant
-        return self._issue(family)
+        self._families.renew(key)
+        return self._issue(family, key, None)
 
     def revoke(self, token: str) -> None:
         """End the family of a token; nothing happens for an unknown one (RFC 7009, section 2.2)."""
-        family = self._refresh.get(token) or self._access.get(token)
+        family = self._families.get(token.partition(".")[0]) or self._access.get(token)
         if family is not None:
             family.revoked = True
 
@@ -154,14 +164,13 @@ class Grants:
         family = self._access.get(access_token)
         return (family.subject, family.scopes) if family is not None and not family.revoked else None
 
-    def _issue(self, family: _Family) -> IssuedTokens:
-        if "offline_access" in family.scopes:
-            family.current = self._refresh.put(family)
+    def _issue(self, family: _Family, key: str | None, nonce: str | None) -> IssuedTokens:
+        family.current = None if key is None else f"{key}.{secrets.token_urlsafe(32)}"
         return IssuedTokens(
             access_token=self._access.put(family),
             refresh_token=family.current,
             subject=family.subject,
             scopes=family.scopes,
-            nonce=family.nonce,
+            nonce=nonce,
             sid=family.sid,
         )

@@ -36,9 +36,11 @@ class _Handler(RequestHandler):
         self.provider = provider
 
     def prepare(self) -> None:
-        """Nothing here is to be kept."""
+        """Nothing here is to be kept. Another Host is a name that somebody pointed at this machine: 421."""
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
+        if f"http://{self.request.host}" != self.provider.issuer:
+            self.answer({"error": "invalid_host"}, 421)
 
     def answer(self, document: Mapping[str, Any], status: int = 200) -> None:
         """JSON."""
@@ -76,19 +78,19 @@ class AuthorizeHandler(_Handler):
 
     def prepare(self) -> None:
         """A page with a style and a form, in nobody's frame. No form-action: browsers apply it to redirects too."""
-        super().prepare()
         self.style_nonce = secrets.token_urlsafe(16)
         self.set_header(
             "Content-Security-Policy",
             f"default-src 'none'; style-src 'nonce-{self.style_nonce}'; base-uri 'none'; frame-ancestors 'none'",
         )
         self.set_header("Referrer-Policy", "no-referrer")
+        super().prepare()
 
     def get(self) -> None:
-        """Check the request; `login_hint` chooses a user at once, else a page asks."""
+        """Check the request; `login_hint` chooses a user unless `prompt` wants them to be asked; else a page asks."""
         query = self.single(self.request.query_arguments)
         if query is None:
-            self._refuse("A parameter of this request is repeated.")
+            self._refuse("A parameter of this request is repeated or unreadable.")
             return
         if query.get("client_id") != self.provider.client_id:
             self._refuse("The application that sent you here is unknown.")
@@ -108,9 +110,10 @@ class AuthorizeHandler(_Handler):
             self._back(request, error=error)
             return
         hint = query.get("login_hint", "")
-        if hint in DEMO_USERS:
+        prompts = query.get("prompt", "").split()
+        if hint in DEMO_USERS and not {"login", "select_account"}.intersection(prompts):
             self._back(request, code=self.provider.grants.new_code(request, hint))
-        elif query.get("prompt") == "none":
+        elif "none" in prompts:
             self._back(request, error="login_required")
         else:
             self.finish(
@@ -147,8 +150,14 @@ class AuthorizeHandler(_Handler):
 
 
 def _objection(query: Mapping[str, str]) -> str | None:
+    for name in ("request", "request_uri"):
+        if name in query:
+            return f"{name}_not_supported"
     if query.get("response_type") != "code":
         return "unsupported_response_type"
+    prompts = query.get("prompt", "").split()
+    if query.get("response_mode", "query") != "query" or ("none" in prompts and len(prompts) > 1):
+        return "invalid_request"
     if query.get("code_challenge_method") != "S256" or not CHALLENGE.fullmatch(query.get("code_challenge", "")):
         return "invalid_request"
     if not SCOPE.fullmatch(query.get("scope", "")):
@@ -162,10 +171,10 @@ class _ClientHandler(_Handler):
     def form(self) -> dict[str, str] | None:
         """The form of the authenticated client; None when an error was answered."""
         form = self.single(self.request.body_arguments)
-        if form is None:
+        header = self.request.headers.get("Authorization")
+        if form is None or (header is not None and "client_secret" in form):
             self.answer({"error": "invalid_request"}, 400)
             return None
-        header = self.request.headers.get("Authorization")
         name, secret = (form.get("client_id", ""), form.get("client_secret", "")) if header is None else _basic(header)
         if name != self.provider.client_id or Secret(secret) != self.provider.client_secret:
             self.set_header("WWW-Authenticate", 'Basic realm="demo"')
@@ -216,9 +225,13 @@ class RevocationHandler(_ClientHandler):
     def post(self) -> None:
         """200, whatever the token was."""
         form = self.form()
-        if form is not None:
-            self.provider.grants.revoke(form.get("token", ""))
-            self.finish()
+        if form is None:
+            return
+        if "token" not in form:
+            self.answer({"error": "invalid_request"}, 400)
+            return
+        self.provider.grants.revoke(form["token"])
+        self.finish()
 
 
 class UserinfoHandler(_Handler):
@@ -234,6 +247,10 @@ class UserinfoHandler(_Handler):
             return
         subject, scopes = holder
         self.answer({"sub": subject, **DEMO_USERS[subject].claims(scopes)})
+
+    def post(self) -> None:
+        """The same; both methods are asked for by the section."""
+        self.get()
 
 
 def rules(provider: DemoProvider) -> list[Any]:

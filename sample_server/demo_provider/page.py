@@ -33,7 +33,8 @@ button small { display: block; color: var(--quiet); }
   color: var(--strong); }
 .free { color: var(--quiet); }
 .deny { justify-content: center; color: var(--quiet); }
-ul { margin: 0; padding-left: 1.2rem; color: var(--quiet); font-size: .9rem; }
+.asked { margin: 1.5rem 0 .25rem; }
+ul { overflow-wrap: anywhere; margin: 0; padding-left: 1.2rem; color: var(--quiet); font-size: .9rem; }
 """
 
 
@@ -52,7 +53,7 @@ def choice_page(users: Iterable[DemoUser], *, request: str, client: str, scopes:
         '<p class="warn">This is a demonstration: nobody asks for a password here.</p>'
         f'<form method="post" action="/authorize"><input type="hidden" name="request" value="{escape(request)}">'
         f'{choices}<button class="deny" name="user" value="">Cancel</button></form>'
-        f"<p></p><p>It asks for</p><ul>{asked}</ul>",
+        f'<p class="asked">It asks for</p><ul>{asked}</ul>',
         nonce,
     )
 

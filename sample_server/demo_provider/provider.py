@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Collection
 from typing import Any
 
@@ -12,7 +13,6 @@ from tornado.netutil import bind_sockets
 from tornado.web import Application
 
 from tornado_sse_auth import Clock, ConfigurationError, Secret, SystemClock
-from tornado_sse_auth.options import is_loopback_host
 
 from .grants import Grants, IssuedTokens
 from .handlers import rules
@@ -28,8 +28,9 @@ ALGORITHM = "ES256"
 class DemoProvider:
     """OpenID Connect with code and PKCE, rotating refresh tokens and reuse detection, for one client.
 
-    `redirect_uris` are compared byte for byte. Access tokens live `access_token_ttl` seconds. Raises
-    `ConfigurationError` for an `address` that others can reach: there are no passwords here.
+    `redirect_uris` are compared byte for byte. Access tokens are opaque and live `access_token_ttl` seconds. Raises
+    `ConfigurationError` for less than one second, and for an `address` that is no loopback IP address: there are no
+    passwords here.
     """
 
     def __init__(
@@ -42,8 +43,10 @@ class DemoProvider:
         address: str = "127.0.0.1",
         clock: Clock | None = None,
     ) -> None:
-        if not is_loopback_host(address):
+        if not _is_loopback(address):
             raise ConfigurationError("the demo provider has no passwords: it runs on loopback only")
+        if access_token_ttl < 1:
+            raise ConfigurationError("access_token_ttl is at least 1 second")
         self.client_id = client_id
         self.client_secret = client_secret
         self.redirect_uris = frozenset(redirect_uris)
@@ -58,9 +61,10 @@ class DemoProvider:
     async def start(self) -> None:
         """Listen; `issuer` is known afterwards."""
         sockets = bind_sockets(0, self._address)
-        self.issuer = f"http://{self._address}:{sockets[0].getsockname()[1]}"
+        host = f"[{self._address}]" if ":" in self._address else self._address
+        self.issuer = f"http://{host}:{sockets[0].getsockname()[1]}"
         application = Application(rules(self), log_function=lambda handler: None)
-        self._server = HTTPServer(application, max_body_size=65_536, max_header_size=65_536, body_timeout=10.0)
+        self._server = HTTPServer(application, max_body_size=16_384, max_header_size=16_384, body_timeout=10.0)
         self._server.add_sockets(sockets)
 
     async def close(self) -> None:
@@ -80,12 +84,15 @@ class DemoProvider:
             "revocation_endpoint": f"{self.issuer}/revoke",
             "jwks_uri": f"{self.issuer}/jwks",
             "response_types_supported": ["code"],
+            "response_modes_supported": ["query"],
             "grant_types_supported": ["authorization_code", "refresh_token"],
             "subject_types_supported": ["public"],
             "id_token_signing_alg_values_supported": [ALGORITHM],
             "token_endpoint_auth_methods_supported": ["client_secret_basic", "client_secret_post"],
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
+            "request_uri_parameter_supported": False,
+            "prompt_values_supported": ["none", "login", "consent", "select_account"],
             "scopes_supported": ["openid", "profile", "offline_access"],
         }
 
@@ -118,3 +125,11 @@ class DemoProvider:
                 claims["nonce"] = issued.nonce
             answer["id_token"] = jwt.encode({"alg": ALGORITHM, "kid": "demo"}, claims, self._key)
         return answer
+
+
+def _is_loopback(address: str) -> bool:
+    # Addresses only: what a name resolves to is another machine's to say.
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False

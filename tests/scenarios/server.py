@@ -53,6 +53,14 @@ class Prices(SSEAuthMixin, RequestHandler):
             await stream.follow("prices")
 
 
+class Content(SSEAuthMixin, RequestHandler):
+    """Follows another channel, for everybody."""
+
+    async def get(self) -> None:
+        async with self.event_stream() as stream:
+            await stream.follow("content")
+
+
 class Upstream(SSEAuthMixin, RequestHandler):
     """Shows the end of the upstream token, which no real handler does."""
 
@@ -132,6 +140,7 @@ async def serve(
         [
             (r"/me", Me),
             (r"/prices", Prices),
+            (r"/content", Content),
             (r"/upstream", Upstream),
             (r"/demand/(.*)", Demanding),
             (r"/broken", Broken),

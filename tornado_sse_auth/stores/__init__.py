@@ -11,6 +11,7 @@ from .base import (
     VersionConflict,
 )
 from .memory import MemorySessionStore
+from .mongo import MongoSessionStore
 
 __all__ = [
     "ChangeKind",
@@ -18,6 +19,7 @@ __all__ = [
     "Lease",
     "LeaseRefused",
     "MemorySessionStore",
+    "MongoSessionStore",
     "SessionChange",
     "SessionStore",
     "SingleUseRecords",

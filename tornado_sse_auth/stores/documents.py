@@ -26,6 +26,7 @@ __all__ = [
     "date",
     "ends_at_expression",
     "expired",
+    "refresh_document",
     "session_document",
     "session_from",
 ]
@@ -34,7 +35,6 @@ Document = dict[str, Any]
 
 SCHEMA = 1
 UNREADABLE = "unreadable"
-NO_REFRESH = RefreshState()
 # No date beyond the year 9999 fits; nothing has to be removed then.
 LAST_DATE = 253_402_300_799.0
 
@@ -169,9 +169,10 @@ def session_from(document: Mapping[str, Any], keyring: Keyring) -> Session:
     A sealed value that no key opens costs the user a new sign-in, not the session: it comes back in need of
     reauthorization, for the reason "unreadable" where the row gives no better one.
     """
+    schema = document.get("schema")
+    if schema != SCHEMA:
+        raise UnreadableDocumentError(f"session {document.get('_id')!r}: schema {schema!r}")
     try:
-        if document["schema"] != SCHEMA:
-            raise ValueError("another schema")
         return _session(document, keyring)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The cause may quote a value.
@@ -196,10 +197,10 @@ def _session(document: Mapping[str, Any], keyring: Keyring) -> Session:
     return Session(
         id=session_id,
         user_id=user_id,
-        created_at=document["created_at"],
-        last_seen=document["last_seen"],
-        expires_at=document["expires_at"],
-        idle_expires_at=document["idle_expires_at"],
+        created_at=float(document["created_at"]),
+        last_seen=float(document["last_seen"]),
+        expires_at=float(document["expires_at"]),
+        idle_expires_at=float(document["idle_expires_at"]),
         scopes=frozenset(document["scopes"]),
         permissions=frozenset(document["permissions"]),
         subscription=get("subscription"),
@@ -210,16 +211,12 @@ def _session(document: Mapping[str, Any], keyring: Keyring) -> Session:
         state=state,
         reauth=reauth,
         reauth_reason=reauth_reason,
-        refresh=_refresh_state(document["refresh"]),
+        refresh=RefreshState(**document["refresh"]),
         sid=get("sid"),
         enriched_at=document["enriched_at"],
         client=document["client"],
         version=document["version"],
     )
-
-
-def _refresh_state(document: Document) -> RefreshState:
-    return RefreshState(**document) if document["fence"] else NO_REFRESH
 
 
 def _credential(document: Mapping[str, Any]) -> Credential:

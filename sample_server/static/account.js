@@ -1,0 +1,109 @@
+// Who the user is, the user's sessions, and a bearer for the terminal.
+import { ask, element, make } from './page.js';
+
+const relative = new Intl.RelativeTimeFormat(undefined, { numeric: 'auto' });
+
+/** What the user is called. */
+export const nameOf = ({ user_id, claims }) =>
+  claims.name || claims.preferred_username || claims.email || user_id.slice(user_id.lastIndexOf('|') + 1);
+
+/** `me`: the answer of `/me`. */
+export function showUser(me) {
+  const name = nameOf(me);
+  element('you-name').textContent = element('bar-name').textContent = name;
+  element('avatar').textContent = Array.from(name)[0].toUpperCase();
+  element('you-plan').textContent = me.subscription ?? 'no subscription';
+  element('you-id').textContent = me.user_id;
+  element('you-session').textContent = me.session_id;
+  showTags(element('you-scopes'), me.scopes);
+  showTags(element('you-permissions'), me.permissions);
+  element('you-claims').textContent = JSON.stringify(me.claims, null, 2);
+}
+
+function showTags(list, words) {
+  const tags = words.map((word) => make('li', { class: 'tag' }, word));
+  list.replaceChildren(...(tags.length > 0 ? tags : [make('li', { class: 'none' }, 'none')]));
+}
+
+// -- sessions -------------------------------------------------------------------------------------------------------
+
+/** Fetch and show them; `onFailure` gets an ApiError. */
+export async function showSessions(onFailure) {
+  try {
+    const { sessions } = await ask('GET', '/auth/sessions');
+    const rows = sessions.toSorted((a, b) => b.current - a.current || b.last_seen.localeCompare(a.last_seen));
+    element('sessions').replaceChildren(...rows.map((session) => sessionRow(session, onFailure)));
+  } catch (error) {
+    onFailure(error);
+  }
+}
+
+function sessionRow(session, onFailure) {
+  const name = programOf(session.client);
+  const streams = session.open_streams === 1 ? '1 open stream' : `${session.open_streams} open streams`;
+  const end = make('button', { type: 'button', class: 'quiet small', 'aria-label': `End the session of ${name}` }, 'End');
+  end.addEventListener('click', async () => {
+    end.disabled = true;
+    try {
+      await ask('DELETE', `/auth/sessions/${encodeURIComponent(session.id)}`);
+    } catch (error) {
+      onFailure(error);
+    }
+    // One's own is ended by its stream, which hears of it by itself.
+    if (!session.current) await showSessions(onFailure);
+  });
+  return make('li', {},
+    make('div', { class: 'session-text' },
+      make('p', { class: 'session-name', title: session.client ?? '' },
+        name, ...(session.current ? [make('span', { class: 'tag strong' }, 'this one')] : [])),
+      make('p', { class: 'session-facts' }, `${streams}, seen ${ago(session.last_seen)}, since ${ago(session.created)}`)),
+    end);
+}
+
+function ago(iso) {
+  const seconds = Math.round((Date.parse(iso) - Date.now()) / 1000);
+  for (const [unit, length] of [['day', 86_400], ['hour', 3_600], ['minute', 60]]) {
+    if (-seconds >= length) return relative.format(Math.round(seconds / length), unit);
+  }
+  return seconds > -5 ? 'just now' : relative.format(seconds, 'second');
+}
+
+/** A guess from a User-Agent header, for people only. */
+function programOf(client) {
+  const agent = client ?? '';
+  const known = [['Edg/', 'Edge'], ['Firefox/', 'Firefox'], ['Chrome/', 'Chrome'], ['Safari/', 'Safari'], ['curl/', 'curl']];
+  const program = known.find(([mark]) => agent.includes(mark))?.[1] ?? (agent.split(/[/ ]/)[0] || 'Unknown program');
+  const system = ['Android', 'iPhone', 'iPad', 'Windows', 'Mac OS X', 'Linux'].find((word) => agent.includes(word));
+  return system ? `${program} on ${system === 'Mac OS X' ? 'macOS' : system}` : program;
+}
+
+// -- a bearer -------------------------------------------------------------------------------------------------------
+
+const command = element('bearer-command');
+const copy = element('bearer-copy');
+const result = element('bearer-result');
+
+element('bearer-make').addEventListener('click', async () => {
+  result.textContent = '';
+  try {
+    const { access_token } = await ask('POST', '/auth/token', { grant: 'session', expires_in: 86_400 });
+    command.textContent = `curl -N -H "Authorization: Bearer ${access_token}" ${location.origin}/events`;
+    command.hidden = copy.hidden = false;
+  } catch (error) {
+    result.textContent = error.message;
+  }
+});
+copy.addEventListener('click', async () => {
+  try {
+    await navigator.clipboard.writeText(command.textContent);
+    result.textContent = 'Copied';
+  } catch {
+    getSelection().selectAllChildren(command); // no clipboard on plain http: then by hand
+    result.textContent = 'Selected: press Ctrl C';
+  }
+});
+
+export function forgetBearer() {
+  command.textContent = result.textContent = '';
+  command.hidden = copy.hidden = true;
+}

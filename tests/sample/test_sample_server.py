@@ -1,0 +1,149 @@
+"""The sample server as a process, used as its README says."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from tests.parts.process import ServerProcess
+from tests.parts.sse_client import SSEClient
+
+CURL = r'curl -N -H "Authorization: Bearer (?P<bearer>[\w-]+)" (?P<url>http://127\.0\.0\.1:\d+)/events'
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The running process, and what it printed for the terminal."""
+
+    process: ServerProcess
+    url: str
+    bearer: str
+
+    def client(self) -> httpx.AsyncClient:
+        """Signed in as the demo user."""
+        headers = {"Authorization": f"Bearer {self.bearer}"}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, trust_env=False)
+
+
+@contextmanager
+def running(*options: str) -> Iterator[Sample]:
+    """The sample server with the demo provider on a free port."""
+    command = [sys.executable, "-m", "sample_server", "--port", "0", *options]
+    found: list[re.Match[str]] = []
+
+    def ready(process: ServerProcess) -> None:
+        process.wait_for_line("Ctrl-C ends it", 30)
+        match = re.search(CURL, process.output)
+        assert match is not None, process.failure("no curl line")
+        found.append(match)
+
+    with ServerProcess("sample server", command, ready=ready) as process:
+        yield Sample(process, found[0]["url"], found[0]["bearer"])
+
+
+@pytest.fixture
+async def sample() -> AsyncIterator[Sample]:
+    with running() as started:
+        yield started
+
+
+async def test_the_printed_line_works_as_it_stands(sample: Sample) -> None:
+    """`open` at once, then a `tick` each second; what is published arrives; the process ends with status 0."""
+    async with sample.client() as client:
+        me = (await client.get("/me")).json()
+        assert me["claims"]["name"] == "Ada Lovelace"
+        assert {"content:read", "events:write"} <= set(me["scopes"])
+        async with SSEClient(f"{sample.url}/events", bearer=sample.bearer) as stream:
+            opened = (await stream.next()).json()
+            assert opened["user_id"] == me["user_id"]
+            assert opened["session_id"] == me["session_id"]
+            ticks = [(await stream.next("tick")).json() for _ in range(2)]
+            assert [tick["seq"] for tick in ticks] == [1, 2]
+            assert 0 < ticks[0]["token_expires_in"] <= 60
+            published = await client.post("/publish", json={"text": "h\u00e9llo\nthere"})
+            assert published.status_code == 202
+            message = await stream.next("message")
+            assert message.json() == {"text": "h\u00e9llo\nthere"}
+            assert message.id == published.json()["id"]
+            for body in (b"{", b"[" * 100_000, b"\xff", b'{"a": NaN}', b"1" * 5000):
+                answer = await client.post("/publish", content=body)
+                assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
+            big = await client.post("/publish", json="x" * 2_000_000)
+            assert (big.status_code, big.json()["error"]) == (413, "request_too_large")
+            sample.process.signal(signal.SIGTERM)
+            assert (await stream.next("end")).json() == {"reason": "server_shutdown"}
+    assert sample.process.wait(15) == 0
+    assert "Traceback" not in sample.process.output
+    assert sample.process.output.count(sample.bearer) == 1  # in the line that is meant to show it
+
+
+async def test_the_page_and_its_policy(sample: Sample) -> None:
+    """No inline script, nothing from elsewhere, in nobody's frame; unknown paths are 404 as JSON."""
+    async with httpx.AsyncClient(base_url=sample.url, trust_env=False) as visitor:
+        page = await visitor.get("/")
+        assert page.status_code == 200
+        policy = page.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        for path in re.findall(r'(?:src|href)="(/[^"]*)"', page.text):
+            asset = await visitor.get(path)
+            assert asset.status_code in (200, 302), path
+        module = await visitor.get("/auth/client.js")
+        assert module.headers["Content-Type"].startswith("text/javascript")
+        again = await visitor.get("/auth/client.js", headers={"If-None-Match": module.headers["ETag"]})
+        assert again.status_code == 304
+        missing = await visitor.get("/nothing")
+        assert (missing.status_code, missing.json()["error"]) == (404, "not_found")
+        for path, status in (("/livez", 200), ("/readyz", 200), ("/health", 200)):
+            answer = await visitor.get(path, headers={"Host": "10.1.2.3"})
+            assert (answer.status_code, answer.json()["status"]) == (status, "pass")
+            assert answer.headers["Content-Type"] == "application/health+json"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (["--public-url=http://app.example"], "https"),
+        (["--public-url=https://app.example/path", "--issuer=https://i.example", "--client-id=x"], "without a path"),
+        (["--public-url=https://app.example"], "demo provider"),
+        (["--processes=2"], "--mongodb-uri"),
+        (["--issuer=https://i.example"], "--client-id"),
+        (["--mongodb-driver=other"], "motor or pymongo"),
+        (["--nonsense=1"], "nonsense"),
+        (["--statsd=nowhere"], "host:port"),
+        (["--trusted-proxies=everybody"], "networks"),
+        (["--encryption-keys=abc", "--mongodb-uri=mongodb://127.0.0.1:1"], "key"),
+    ],
+)
+def test_options_that_cannot_work(options: list[str], says: str) -> None:
+    """One line for the person at the terminal, status 2, no traceback."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "sample_server", "--port=0", *options],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert ended.returncode == 2, ended.stderr
+    assert says in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_options_from_the_environment() -> None:
+    """SAMPLE_<NAME>, with the command line before it."""
+    from sample_server.options import parse_options
+
+    options = parse_options(["x", "--port", "9000"], {"SAMPLE_PORT": "1", "SAMPLE_MAX_STREAMS_PER_USER": "7"})
+    assert (options.port, options.max_streams_per_user) == (9000, 7)
+    assert options.public_url == "http://127.0.0.1:9000"
+    assert "hunter2" not in repr(parse_options(["x"], {"SAMPLE_CLIENT_SECRET": "hunter2", **os.environ}))
