@@ -38,7 +38,7 @@ def layer_of(name: str) -> int | None:
 
 
 def imported_modules(path: Path, root: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """(line, module path below the package) of each import of the package in the file, wherever in the file it stands."""
+    """(line, module path below the package) of each import of the package, wherever in the file it stands."""
     package = (root.name, *path.relative_to(root).parent.parts)
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -78,7 +78,7 @@ def test_imports_follow_the_layers() -> None:
 
 
 def test_every_folder_initializer_only_re_exports() -> None:
-    """A folder's `__init__.py` is exempt from the layers, so it may hold nothing but a docstring, imports, `__all__`."""
+    """A folder's `__init__.py` is exempt from the layers, so it holds nothing but a docstring, imports, `__all__`."""
     for path in PACKAGE.rglob("__init__.py"):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             plain = isinstance(node, ast.Import | ast.ImportFrom)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -16,7 +15,7 @@ from ..clock import Clock, SystemClock
 from ..identity import RefreshState, Session, SessionState
 from ..listeners import Listeners
 from ..mongodb import ChangeFeed, Database, bounded, collection, require_replica_set, settled, starting
-from ..sealing import Keyring, UnsealError, context
+from ..sealing import Keyring
 from .base import (
     ChangeKind,
     ChangeListener,
@@ -24,7 +23,6 @@ from .base import (
     LeaseRefused,
     SessionChange,
     SessionStore,
-    SingleUseRecords,
     VersionConflict,
 )
 from .documents import (
@@ -32,15 +30,15 @@ from .documents import (
     SESSION_INDEXES,
     UnreadableDocumentError,
     assignments,
-    date,
     ends_at_expression,
     expired,
     refresh_document,
     session_document,
     session_from,
 )
+from .mongo_records import MongoSingleUseRecords
 
-__all__ = ["MongoSessionStore", "MongoSingleUseRecords"]
+__all__ = ["MongoSessionStore"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,35 +64,6 @@ FEED = (
     },
     {"$project": {"operationType": 1, "documentKey": 1}},
 )
-
-
-class MongoSingleUseRecords(SingleUseRecords):
-    """Records as documents named by kind and digest; the value is sealed for that place."""
-
-    def __init__(self, records: Any, keyring: Keyring, clock: Clock) -> None:
-        self._records = records
-        self._keyring = keyring
-        self._clock = clock
-
-    async def put(self, kind: str, digest: bytes, value: Mapping[str, Any], expires_at: float) -> None:
-        name = _record_id(kind, digest)
-        sealed = self._keyring.seal(json.dumps(dict(value)).encode(), context("record", kind, digest))
-        document = {"_id": name, "value": sealed, "expires_at": expires_at, "ends_at": date(expires_at)}
-        with bounded():
-            await self._records.replace_one({"_id": name}, document, upsert=True)
-
-    async def take(self, kind: str, digest: bytes) -> dict[str, Any] | None:
-        name = _record_id(kind, digest)
-        with bounded():
-            document = await self._records.find_one_and_delete({"_id": name})
-        if document is None or document["expires_at"] <= self._clock.time():
-            return None
-        try:
-            value: dict[str, Any] = json.loads(self._keyring.open(document["value"], context("record", kind, digest)))
-        except UnsealError as error:
-            logger.warning("a single-use record of kind %s is unreadable: %s", kind, error)
-            return None
-        return value
 
 
 class MongoSessionStore(SessionStore):
@@ -344,7 +313,3 @@ class MongoSessionStore(SessionStore):
 
     def _leased(self, session_id: str, fence: int) -> Document:
         return {**self._live(session_id), "refresh.fence": fence, "refresh.owner": {"$ne": None}}
-
-
-def _record_id(kind: str, digest: bytes) -> str:
-    return f"{kind}:{digest.hex()}"

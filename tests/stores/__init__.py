@@ -1,0 +1,1 @@
+"""One suite for every session store, one for every event log."""

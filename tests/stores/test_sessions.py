@@ -1,0 +1,194 @@
+"""What every session store promises of sessions, credentials, records and the change feed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from tests.stores.backends import Backend, Heard, make_credential, make_session, make_token_set
+from tornado_sse_auth.identity import RefreshState, Secret, Session, SessionState
+from tornado_sse_auth.stores import ChangeKind, SessionChange, SessionStore, VersionConflict
+
+
+async def found(store: SessionStore, session_id: str = "s1") -> Session:
+    session = await store.find(session_id)
+    assert session is not None
+    return session
+
+
+async def test_a_session_comes_back_as_it_was_stored(backend: Backend, store: SessionStore) -> None:
+    """Every field, by every key; nothing else is found."""
+    reauth = Secret.random()
+    waiting = {"state": SessionState.REAUTHORIZATION, "reauth": reauth, "reauth_reason": "token_expired"}
+    session = make_session(backend.clock, **waiting)
+    await store.insert(session)
+    other = await backend.open()
+    for same in (
+        await other.find("s1"),
+        await other.find_by_credential(session.credentials[0].digest),
+        await other.find_by_reauth(reauth.digest()),
+    ):
+        assert same == session
+        assert same.claims == session.claims
+    assert await other.find_by_user(session.user_id) == [session]
+    assert await other.find("s2") is None
+    assert await other.find_by_credential(os.urandom(32)) is None
+    assert await other.find_by_reauth(os.urandom(32)) is None
+    assert await other.find_by_user("u2") == []
+    await store.ping()
+    assert store.feed_alive
+
+
+async def test_a_bare_session_comes_back_too(backend: Backend, store: SessionStore) -> None:
+    """Two without credentials do not collide; what looks like an operator is text."""
+    empty: dict[str, Any] = {"credentials": (), "token_set": None, "subscription": None, "claims": {}, "sid": None}
+    sessions = [make_session(backend.clock, name, user_id="$user_id", client="$$NOW", **empty) for name in ("s1", "s2")]
+    for session in sessions:
+        await store.insert(session)
+    assert await store.find_by_user("$user_id") == sessions
+    assert (await store.update(sessions[0])).user_id == "$user_id"
+    assert (await found(store)).client == "$$NOW"
+
+
+async def test_ids_and_credentials_are_taken_once(backend: Backend, store: SessionStore) -> None:
+    first = make_session(backend.clock)
+    await store.insert(first)
+    with pytest.raises(VersionConflict):
+        await store.insert(make_session(backend.clock, "s1"))
+    with pytest.raises(VersionConflict):
+        await store.insert(make_session(backend.clock, "s2", credentials=first.credentials))
+    second = make_session(backend.clock, "s3")
+    await store.insert(second)
+    with pytest.raises(VersionConflict):
+        await store.update(replace(second, credentials=first.credentials))
+    assert await store.find_by_credential(first.credentials[0].digest) == first
+    assert await store.find("s2") is None
+
+
+async def test_a_write_needs_the_version_it_was_based_on(backend: Backend, store: SessionStore) -> None:
+    session = make_session(backend.clock)
+    await store.insert(session)
+    changes: dict[str, Any] = {
+        "scopes": frozenset({"c"}),
+        "claims": {"$set": 1},
+        "subscription": None,
+        "expires_at": backend.clock.time() + 300,
+        "credentials": (make_credential(backend.clock, parent=session.credentials[0].digest),),
+    }
+    stored = await store.update(replace(session, **changes))
+    assert stored == replace(session, version=2, **changes)
+    assert await found(store) == stored
+    assert await store.find_by_credential(session.credentials[0].digest) is None
+    with pytest.raises(VersionConflict):
+        await store.update(session)
+    with pytest.raises(VersionConflict):
+        await store.update(make_session(backend.clock, "gone"))
+    results = await asyncio.gather(*(store.update(stored) for _ in range(5)), return_exceptions=True)
+    assert sorted(type(result).__name__ for result in results) == ["Session", *["VersionConflict"] * 4]
+
+
+async def test_a_write_leaves_alone_what_others_move(backend: Backend, store: SessionStore) -> None:
+    """`refresh`, `last_seen` and `idle_expires_at` are the row's; a new token set clears the lease of the old."""
+    session = make_session(backend.clock)
+    await store.insert(session)
+    now = backend.clock.time()
+    await store.touch("s1", now + 10, now + 600)
+    await store.touch("s1", now + 5, now + 550)
+    leased = await store.take_lease("s1", owner="p1", token_version=1, intent=b"i", duration=15)
+    stored = await store.update(replace(session, client="wget", refresh=RefreshState(fence=9), last_seen=0.0))
+    assert (stored.last_seen, stored.idle_expires_at, stored.client) == (now + 10, now + 600, "wget")
+    assert (stored.version, stored.refresh) == (2, leased.session and leased.session.refresh)
+    renewed = replace(stored, token_set=make_token_set(backend.clock, "2"), token_version=2)
+    assert (await store.update(renewed)).refresh == RefreshState(fence=1)
+
+
+async def test_a_session_ends_at_the_earlier_of_its_two_times(backend: Backend, store: SessionStore) -> None:
+    """SEC-57: expired counts as ended before it is removed; touching moves the idle time only."""
+    session = make_session(backend.clock, reauth=Secret.random())
+    assert session.reauth is not None
+    await store.insert(session)
+    now = backend.clock.time()
+    backend.clock.advance(499.999)
+    assert await store.find("s1") == session
+    await store.touch("s1", now + 499, now + 5000)
+    backend.clock.advance(500)
+    assert (await found(store)).ends_at == now + 1000
+    backend.clock.advance(0.001)
+    assert await store.find("s1") is None
+    assert await store.find_by_credential(session.credentials[0].digest) is None
+    assert await store.find_by_reauth(session.reauth.digest()) is None
+    assert await store.find_by_user(session.user_id) == []
+    assert await store.save_refresh(session, spent_version=1) is None
+    with pytest.raises(VersionConflict):
+        await store.update(session)
+    assert await store.delete("s1") is False
+
+
+async def test_what_was_ended_is_gone_by_every_key(backend: Backend, store: SessionStore) -> None:
+    sessions = [
+        make_session(backend.clock, f"s{number}", created_at=backend.clock.time() - number, reauth=Secret.random())
+        for number in range(4)
+    ]
+    for session in sessions:
+        await store.insert(session)
+    assert [session.id for session in await store.find_by_user(sessions[0].user_id)] == ["s3", "s2", "s1", "s0"]
+    assert await store.delete("s1") is True
+    assert await store.delete("s1") is False
+    assert await store.find_by_credential(sessions[1].credentials[0].digest) is None
+    assert await store.delete_by_user(sessions[0].user_id) == ["s3", "s2", "s0"]
+    assert await store.delete_by_user(sessions[0].user_id) == []
+    for session in sessions:
+        assert session.reauth is not None
+        assert await store.find_by_reauth(session.reauth.digest()) is None
+
+
+async def test_changes_are_told_to_every_process(backend: Backend, store: SessionStore) -> None:
+    """New versions and endings, in the row's order; not who was seen, nor who holds a lease."""
+    session = make_session(backend.clock)
+    other = await backend.open()
+    heard = Heard()
+    stop = other.subscribe(heard)
+
+    def fail(change: SessionChange) -> None:
+        raise RuntimeError("a listener that fails disturbs nobody")
+
+    other.subscribe(fail)
+    await store.insert(session)
+    now = backend.clock.time()
+    await store.touch("s1", now + 1, now + 600)
+    taken = await store.take_lease("s1", owner="p1", token_version=1, intent=b"i", duration=15)
+    assert await store.renew_lease("s1", 1, 15)
+    assert taken.session is not None
+    await store.release_lease("s1", 1, taken.session.refresh)
+    await store.update(await found(store))
+    await store.delete("s1")
+    changed, ended = SessionChange(ChangeKind.CHANGED, "s1"), SessionChange(ChangeKind.ENDED, "s1")
+    assert await heard.until(lambda news: ended in news) == [changed, ended]
+    stop()
+    await store.insert(make_session(backend.clock, "s2"))
+    last = Heard()
+    other.subscribe(last)
+    await store.delete("s2")
+    await last.until(bool)
+    assert len(heard.news) == 2
+
+
+async def test_a_record_is_taken_once(backend: Backend, store: SessionStore) -> None:
+    """Of ten takers one gets it; another kind, another digest, an expired one: nothing."""
+    digest, value = os.urandom(32), {"state": "$x", "n": [1, None]}
+    ends = backend.clock.time() + 60
+    await store.records.put("sign_in", digest, value, ends)
+    assert await store.records.take("code", digest) is None
+    assert await store.records.take("sign_in", os.urandom(32)) is None
+    taken = await asyncio.gather(*(store.records.take("sign_in", digest) for _ in range(10)))
+    assert [record for record in taken if record is not None] == [value]
+    await store.records.put("sign_in", digest, value, ends)
+    await store.records.put("sign_in", digest, {"second": True}, ends)
+    assert await store.records.take("sign_in", digest) == {"second": True}
+    await store.records.put("sign_in", digest, value, ends)
+    backend.clock.advance(60)
+    assert await store.records.take("sign_in", digest) is None
