@@ -28,7 +28,7 @@ from .errors import (
     TooManyStreamsError,
     UnavailableError,
 )
-from .events import EventLog, LogEvent, MemoryEventLog
+from .events import EventLog, LogEvent, MemoryEventLog, MongoEventLog
 from .identity import CredentialKind, Secret, Session, SessionState, TokenSet, UserContext
 from .metrics import Metrics, NullMetrics, StatsDMetrics
 from .middleware import SSEAuthenticationMiddleware
@@ -65,6 +65,7 @@ __all__ = [
     "MemorySessionStore",
     "MethodNotAllowedError",
     "Metrics",
+    "MongoEventLog",
     "MongoSessionStore",
     "NotFoundError",
     "NotFoundHandler",

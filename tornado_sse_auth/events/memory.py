@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..clock import Clock, SystemClock
-from ..listeners import Listeners
 from .base import EventListener, EventLog, LogEvent, LogRange, event_text
+from .subscriptions import Subscriptions
 
 __all__ = ["MemoryEventLog"]
 
@@ -28,7 +28,7 @@ class MemoryEventLog(EventLog):
         self._limit = channels
         self._clock = clock or SystemClock()
         self._channels: OrderedDict[str, deque[tuple[float, LogEvent]]] = OrderedDict()
-        self._listeners: dict[str, Listeners[LogEvent | None]] = {}
+        self._subscriptions = Subscriptions()
         # The highest number ever given: a channel that begins anew begins above it, whatever the clock did.
         self._highest = 0
 
@@ -55,10 +55,9 @@ class MemoryEventLog(EventLog):
         self._highest = max(self._highest, n)
         entry = LogEvent(channel, n, event, text)
         ring.append((now, entry))
-        listeners = self._listeners.get(channel)
-        if listeners is not None:
+        if channel in self._subscriptions:
             # Not at once: as with events from elsewhere, a listener never runs inside the call that published.
-            asyncio.get_running_loop().call_soon(listeners.notify, entry)
+            asyncio.get_running_loop().call_soon(self._subscriptions.notify, entry)
         return n
 
     async def read(self, channel: str, after: int, *, limit: int = 256) -> LogRange:
@@ -74,15 +73,7 @@ class MemoryEventLog(EventLog):
         return LogRange(events, gap=foreign or 0 < after < oldest - 1, oldest=oldest, newest=newest)
 
     def subscribe(self, channel: str, listener: EventListener) -> Callable[[], None]:
-        listeners = self._listeners.setdefault(channel, Listeners())
-        remove = listeners.add(listener)
-
-        def end() -> None:
-            remove()
-            if not listeners and self._listeners.get(channel) is listeners:
-                del self._listeners[channel]
-
-        return end
+        return self._subscriptions.add(channel, listener)
 
     def _ring(self, channel: str, now: float) -> deque[tuple[float, LogEvent]] | None:
         """The channel's events without the expired ones; None when nothing is left."""

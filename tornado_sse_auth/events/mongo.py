@@ -1,0 +1,216 @@
+"""Events in MongoDB, for many processes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+from bson import Int64
+from pymongo import IndexModel, ReturnDocument
+from pymongo.errors import BulkWriteError, DuplicateKeyError
+from pymongo.read_concern import ReadConcern
+
+from ..clock import Clock, SystemClock
+from ..errors import StoreUnavailableError
+from ..mongodb import ChangeFeed, Database, bounded, collection, require_replica_set, settled, starting
+from .base import EventListener, EventLog, LogEvent, LogRange, event_text
+from .mongo_channel import ChannelWriter, Entry
+from .subscriptions import Subscriptions
+
+__all__ = ["MongoEventLog"]
+
+logger = logging.getLogger(__name__)
+
+Document = dict[str, Any]
+
+INDEXES = (IndexModel("ends_at", name="ends_at", expireAfterSeconds=0),)
+DUPLICATE_KEY = 11000
+ATTEMPTS = 20  # of a batch, while other processes append to the same channel
+# The number of no event: this document says where a channel begins.
+BEGINNING = 0
+LAST = Int64(2**63 - 1)
+# Numbers of events are the server's time in microseconds at first, and then count.
+MICROSECONDS: Document = {"$multiply": [{"$toLong": "$$NOW"}, 1000]}
+FEED = (
+    {
+        "$match": {
+            "$or": [
+                {"operationType": "insert", "documentKey._id.n": {"$gt": BEGINNING}},
+                {"operationType": "invalidate"},
+            ]
+        }
+    },
+    {"$project": {"operationType": 1, "fullDocument": 1}},
+)
+
+
+class MongoEventLog(EventLog):
+    """The last `size` events of a channel, none much older than `age` seconds, in the collection `events` of a Motor
+    or PyMongo `AsyncDatabase` whose client the caller closes.
+
+    Needs a replica set: events arrive by a change stream. Every call ends within a second. An event is known to a
+    majority before its number is returned, and before it is delivered. Several processes may publish to a channel: the
+    unique number decides who is first, who is second tries the next one.
+    """
+
+    def __init__(self, database: Database, size: int = 1000, age: float = 600.0, *, clock: Clock | None = None) -> None:
+        if size < 1 or age <= 0:
+            raise ValueError("size and age must be positive")
+        self._database = database
+        self._size = size
+        self._age = timedelta(seconds=age)
+        self._events = collection(database, "events")
+        # An event that only the primary knows may be taken back, and its number be given out again.
+        self._durable = self._events.with_options(read_concern=ReadConcern("majority"))
+        self._confirmed = self._events.with_options(read_concern=ReadConcern("linearizable"))
+        self._writers: dict[str, ChannelWriter] = {}
+        self._subscriptions = Subscriptions()
+        self._feed = ChangeFeed(
+            self._events,
+            FEED,
+            on_change=self._on_change,
+            on_loss=self._subscriptions.lost,
+            clock=clock or SystemClock(),
+        )
+
+    async def start(self) -> None:
+        """Make the index, begin to follow. Raises `ConfigurationError` for a server that is no replica set or refuses
+        us, `StoreUnavailableError` where none answers within five seconds."""
+        await require_replica_set(self._database)
+        with starting():
+            await self._events.create_indexes(list(INDEXES))
+        await self._feed.start()
+
+    async def close(self) -> None:
+        await self._feed.close()
+        for writer in list(self._writers.values()):
+            await writer.close()
+
+    @property
+    def feed_alive(self) -> bool:
+        """Whether the change stream is open and answered within the last five seconds."""
+        return self._feed.alive
+
+    async def publish(self, channel: str, data: Any, *, event: str = "message") -> int:
+        entry = Entry(event, event_text(data, event))
+        writer = self._writers.get(channel)
+        if writer is None:
+            writer = self._writers[channel] = ChannelWriter(partial(self._append, channel))
+        try:
+            return await writer.write(entry)
+        finally:
+            if writer.idle and self._writers.get(channel) is writer:
+                del self._writers[channel]
+
+    async def read(self, channel: str, after: int, *, limit: int = 256) -> LogRange:
+        with bounded():
+            newest = await self._end(self._durable, channel, -1)
+            if newest < after < LAST:
+                # A primary that was elected a moment ago may not know yet what a majority has. This waits until it
+                # does.
+                newest = await self._end(self._confirmed, channel, -1)
+            if not newest:
+                return LogRange((), gap=after > 0, oldest=0, newest=0)
+            oldest = max(await self._end(self._durable, channel, 1), newest - self._size + 1)
+            foreign = after > newest
+            start = oldest if after <= 0 or foreign else max(after + 1, oldest)
+            found = self._durable.find({"_id": _numbers(channel, start, LAST)}).sort("_id", 1).limit(limit)
+            events = tuple(map(_event, await found.to_list(None)))
+        if events:
+            newest = max(newest, events[-1].n)
+            if events[0].n > start:
+                oldest = events[0].n  # what stood before it has gone since we looked
+        return LogRange(events, gap=foreign or 0 < after < oldest - 1, oldest=oldest, newest=newest)
+
+    def subscribe(self, channel: str, listener: EventListener) -> Callable[[], None]:
+        return self._subscriptions.add(channel, listener)
+
+    def _on_change(self, change: Mapping[str, Any]) -> None:
+        document = change["fullDocument"]
+        if document["_id"]["c"] in self._subscriptions:
+            self._subscriptions.notify(_event(document))
+
+    async def _append(self, channel: str, entries: Sequence[Entry]) -> list[int]:
+        numbers: list[int] = []
+        with bounded():
+            for _ in range(ATTEMPTS):
+                last, now = await self._place(channel)
+                rest = entries[len(numbers) :]
+                taken = await self._insert(channel, last, now, rest)
+                numbers.extend(range(last + 1, last + 1 + taken))
+                if taken and (last + taken) // self._slack > last // self._slack:
+                    await self._events.delete_many({"_id": _numbers(channel, BEGINNING, last + taken - self._size)})
+                if len(numbers) == len(entries):
+                    return numbers
+        raise StoreUnavailableError(reason=f"too many processes publish to one channel: {ATTEMPTS} attempts failed")
+
+    @property
+    def _slack(self) -> int:
+        """How many events too many there may be: each delete takes about that many."""
+        return max(1, self._size // 10)
+
+    async def _insert(self, channel: str, last: int, now: datetime, entries: Sequence[Entry]) -> int:
+        """Append as many entries as find their number free, in order; returns how many."""
+        documents = [
+            {
+                "_id": {"c": channel, "n": Int64(last + position)},
+                "event": entry.event,
+                "data": entry.data,
+                "ends_at": now + self._age,
+            }
+            for position, entry in enumerate(entries, 1)
+        ]
+        try:
+            await self._events.insert_many(documents)
+        except BulkWriteError as error:
+            details: Document = dict(error.details or {})
+            if details.get("writeConcernErrors") or any(
+                refused.get("code") != DUPLICATE_KEY for refused in details.get("writeErrors", ())
+            ):
+                raise StoreUnavailableError(reason="events were not written to a majority") from error
+            return int(details["nInserted"])
+        return len(documents)
+
+    async def _place(self, channel: str) -> tuple[int, datetime]:
+        """The last number that was given out in the channel, and the server's time."""
+        pipeline = [
+            {"$match": {"_id": _numbers(channel, BEGINNING + 1, LAST)}},
+            {"$sort": {"_id": -1}},
+            {"$limit": 1},
+            {"$project": {"now": "$$NOW"}},
+        ]
+        found = await (await settled(self._events.aggregate(pipeline))).to_list(None)
+        if found:
+            return found[0]["_id"]["n"], found[0]["now"]
+        # Two processes that both find an empty channel must begin at one number, so one of them writes it down.
+        first = {"$ifNull": ["$first", MICROSECONDS]}
+        ends_at = {"$ifNull": ["$ends_at", {"$add": ["$$NOW", int(self._age.total_seconds() * 1000)]}]}
+        query = {"_id": {"c": channel, "n": Int64(BEGINNING)}}
+        change = [{"$set": {"first": first, "ends_at": ends_at, "now": "$$NOW"}}]
+        try:
+            row = await self._events.find_one_and_update(
+                query, change, upsert=True, return_document=ReturnDocument.AFTER
+            )
+        except DuplicateKeyError:
+            row = await self._events.find_one_and_update(query, change, return_document=ReturnDocument.AFTER)
+        return row["first"] - 1, row["now"]
+
+    async def _end(self, events: Any, channel: str, direction: int) -> int:
+        """The number of the first or last event; 0: there is none."""
+        row = await events.find_one(
+            {"_id": _numbers(channel, BEGINNING + 1, LAST)}, projection=["_id"], sort=[("_id", direction)]
+        )
+        return 0 if row is None else int(row["_id"]["n"])
+
+
+def _numbers(channel: str, first: int, last: int) -> Document:
+    """A range of `_id`: embedded documents compare field by field."""
+    return {"$gte": {"c": channel, "n": Int64(first)}, "$lte": {"c": channel, "n": Int64(last)}}
+
+
+def _event(document: Mapping[str, Any]) -> LogEvent:
+    key = document["_id"]
+    return LogEvent(str(key["c"]), int(key["n"]), str(document["event"]), str(document["data"]))
