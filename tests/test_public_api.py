@@ -12,9 +12,30 @@ import tornado_sse_auth
 from tornado_sse_auth import testing
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "api.md"
-CONTRACT = set(
-    ["SSEAuthenticationMiddleware", "SSEAuthMixin", "UserContext", "Session", "TokenSet", "Secret", "EventStream", "EventLog", "MemoryEventLog", "MongoEventLog", "RefreshManager", "SessionManager", "SessionStore", "MemorySessionStore", "MongoSessionStore", "OAuthProvider", "Keyring", "StatsDMetrics", "AuthError", "AuthenticationRequiredError", "InsufficientScopeError", "StreamEnded"]
-)
+CONTRACT = {
+    "SSEAuthenticationMiddleware",
+    "SSEAuthMixin",
+    "UserContext",
+    "Session",
+    "TokenSet",
+    "Secret",
+    "EventStream",
+    "EventLog",
+    "MemoryEventLog",
+    "MongoEventLog",
+    "RefreshManager",
+    "SessionManager",
+    "SessionStore",
+    "MemorySessionStore",
+    "MongoSessionStore",
+    "OAuthProvider",
+    "Keyring",
+    "StatsDMetrics",
+    "AuthError",
+    "AuthenticationRequiredError",
+    "InsufficientScopeError",
+    "StreamEnded",
+}
 
 
 def documented(module: str) -> list[str]:

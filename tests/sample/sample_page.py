@@ -21,7 +21,7 @@ SCOPES = "openid offline_access profile content:read events:write"
 
 @asynccontextmanager
 async def sample_page(*, access_token_ttl: float) -> AsyncIterator[str]:
-    """Serve it on a free loopback port; gives its URL. `access_token_ttl`: life of the provider's tokens, in seconds."""
+    """Serve it on a free loopback port; gives its URL. `access_token_ttl`: seconds the provider's tokens live."""
     sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
     url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     demo = DemoProvider(
