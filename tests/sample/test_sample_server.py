@@ -113,7 +113,7 @@ async def test_the_page_and_its_policy(sample: Sample) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--public-url=http://app.example"], "https"),
+        (["--public-url=http://app.example", "--issuer=https://i.example", "--client-id=x"], "https"),
         (["--public-url=https://app.example/path", "--issuer=https://i.example", "--client-id=x"], "without a path"),
         (["--public-url=https://app.example"], "demo provider"),
         (["--processes=2"], "--mongodb-uri"),

@@ -88,6 +88,9 @@ async def test_streams_outlive_their_tokens(
     """Twenty sessions with three streams each: one refresh a period for each, no token seen twice, none lost, quiet
     after the streams have gone, and no credential or token in any log line at DEBUG (SEC-56, SEC-58)."""
     caplog.set_level(logging.DEBUG)
+    # The clients of this test run in the same process, and theirs write down what they send.
+    for library in ("httpx", "httpcore"):
+        caplog.set_level(logging.WARNING, logger=library)
     secrets: set[str] = set()
     async with application(own_provider, mongod.uri, database_name, driver) as app, AsyncExitStack() as stack:
         accounts = [f"user{number}" for number in range(USERS)]
