@@ -157,10 +157,12 @@ class SessionStore(ABC):
         """Take the right to spend a refresh token and write down the intent, in one step, judged by the store's clock.
 
         Granted when the row is ACTIVE, its token version is `token_version`, no lease is running and
+
         - no presentation of unknown outcome stands on the row (`presented` 0), or
         - one does (`presented` 1), and its holder gave the lease back (`owner` None), or
         - one does, its holder never came back, and `seen` equals the row's `fence`: the caller watched that expired
           lease for another lease length. Both latter cases are a `reattempt`.
+
         The row then has `owner`, `until` = now + `duration`, `fence` + 1, `intent`, `presented` + 1.
         """
 

@@ -38,16 +38,14 @@ class SSEAuthMixin(ErrorAnswers):
 
     Set `required_scopes`, `required_permissions`, `required_subscription` on the class, or call `require()` in a
     method. An override of `prepare` is a coroutine that begins with `await super().prepare()`; an override of
-    `on_connection_close` calls `super()`.
+    `on_connection_close` calls `super()`::
 
-    ```python
-    class Prices(SSEAuthMixin, tornado.web.RequestHandler):
-        required_scopes = {"prices:read"}
+        class Prices(SSEAuthMixin, tornado.web.RequestHandler):
+            required_scopes = {"prices:read"}
 
-        async def get(self):
-            async with self.event_stream() as stream:
-                await stream.follow("prices")
-    ```
+            async def get(self):
+                async with self.event_stream() as stream:
+                    await stream.follow("prices")
     """
 
     required_scopes: ClassVar[Collection[str]] = ()
