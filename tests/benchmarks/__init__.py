@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m tests.benchmarks [NAME ...] [--json FILE]`. Ratios against a baseline in the same run."""

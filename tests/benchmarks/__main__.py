@@ -1,0 +1,45 @@
+"""`python -m tests.benchmarks [NAME ...] [--json FILE]`: prints the table, writes it as JSON.
+
+Ends with status 1 where a figure falls short.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.benchmarks import requests, schedule, streams, targets
+from tests.benchmarks.profile import profile
+from tests.benchmarks.rows import Row, as_json, table
+
+BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
+    "cached": requests.cached,
+    "uncached": requests.uncached,
+    "opening": streams.opening,
+    "fan-out": streams.fan_out,
+    "tick": schedule.tick,
+    "targets": targets.targets,
+}
+
+
+def main() -> int:
+    """All of them, or those named."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("name", nargs="*", choices=[*BENCHMARKS, "profile", []], help="one of %(choices)s")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks.json"), help="where the table goes as JSON")
+    arguments = parser.parse_args()
+    if arguments.name == ["profile"]:
+        print(profile())
+        return 0
+    rows: list[Row] = []
+    for name in arguments.name or BENCHMARKS:
+        print(f"{name} ...", flush=True)
+        rows += BENCHMARKS[name]()
+    print(table(rows))
+    arguments.json.write_text(as_json(rows) + "\n")
+    return 0 if all(row.met for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

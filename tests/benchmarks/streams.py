@@ -1,0 +1,72 @@
+"""What an open stream costs, and one event to many of them."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from tests.benchmarks.load import Server, Streams, running, statsd
+from tests.benchmarks.rows import Row
+
+STREAMS = 1000
+ROUNDS = 5
+EVENTS = 40
+MARKER = b"fan-out"
+
+
+def opening() -> list[Row]:
+    """Memory of an open stream and CPU to open it; each stream has a session of its own. A fresh process a round:
+    memory that a process once had is not given back."""
+    found = [(_open("cached"), _open("bare")) for _ in range(ROUNDS)]
+    rows = []
+    for position, (name, unit, scale) in enumerate(
+        (("memory of an open stream", "KiB", 1 / 1024), ("opening a stream", "µs of CPU", 1e6))
+    ):
+        ours = median(project[position] for project, _ in found) * scale
+        theirs = median(baseline[position] for _, baseline in found) * scale
+        rows.append(
+            Row(name=name, unit="x", value=ours / theirs, reach=1.5, project=ours, baseline=theirs, detail=unit)
+        )
+    return rows
+
+
+def _open(name: str) -> tuple[float, float]:
+    with statsd() as port, running(name, sessions=STREAMS, statsd=port) as server:
+        server.requests(64)  # what is made at the first request is not a stream's
+        before = server.usage()
+        with server.streams():
+            after = server.usage()
+    return (after.memory - before.memory) / STREAMS, (after.cpu - before.cpu) / STREAMS
+
+
+def fan_out() -> list[Row]:
+    """One event to many streams, against a loop of `write` and `flush`."""
+    with (
+        statsd() as port,
+        running("bare", sessions=STREAMS) as bare,
+        running("cached", sessions=STREAMS, statsd=port) as project,
+        bare.streams() as theirs,
+        project.streams() as ours,
+    ):
+        found: list[tuple[float, float]] = []
+        for _ in range(ROUNDS + 1):
+            found.append((_publish(project, ours), _publish(bare, theirs)))
+    cost, baseline = (median(values) * 1e6 for values in zip(*found[1:], strict=True))
+    return [
+        Row(
+            name=f"one event to {STREAMS} streams",
+            unit="x",
+            value=cost / baseline,
+            reach=0.95,
+            project=cost,
+            baseline=baseline,
+            detail="µs of CPU a stream",
+        )
+    ]
+
+
+def _publish(server: Server, streams: Streams) -> float:
+    before = server.usage().cpu
+    for _ in range(EVENTS):
+        server.ask("POST", "/-/publish")
+        streams.expect(MARKER)
+    return (server.usage().cpu - before) / EVENTS / STREAMS
