@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from .clock import Clock
 
@@ -15,8 +15,7 @@ __all__ = ["AuditLog", "RequestIdFilter", "RequestInfo", "current_request"]
 _log = logging.getLogger("tornado_sse_auth.audit")
 
 
-@dataclass(frozen=True, slots=True)
-class RequestInfo:
+class RequestInfo(NamedTuple):  # one a request: a tuple costs a third of a frozen dataclass
     """The request being served: its id, the peer's address and the client's name for itself."""
 
     request_id: str = "-"

@@ -120,6 +120,9 @@ class StatsDMetrics(Metrics):
     be sent is dropped and counted in `dropped`. The name is looked up in the background, again each minute.
     """
 
+    DELAY = 0.1
+    TIMINGS = 100  # kept until they are sent
+
     def __init__(
         self,
         host: str,
@@ -132,6 +135,11 @@ class StatsDMetrics(Metrics):
         self._datagrams = _Datagrams(host, port, clock or SystemClock())
         self._client = _Client(prefix, self._datagrams)
         self._gauge_suffix = "" if instance is None else f".{instance}"
+        # A request only leaves a note here; lines are made of the notes together, many at a time.
+        self._timings: list[tuple[str, float]] = []
+        self._counts: dict[str, int] = {}
+        self._gauges: dict[str, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def dropped(self) -> int:
@@ -140,19 +148,51 @@ class StatsDMetrics(Metrics):
 
     def timer(self, name: str, seconds: float) -> None:
         """Record a timing, in milliseconds as StatsD wants it."""
-        self._client.timing(name, seconds * 1000.0)
+        self._timings.append((name, seconds))
+        if self._timer is None or len(self._timings) >= self.TIMINGS:
+            self._arrange_flush()
 
     def increment(self, name: str, count: int = 1) -> None:
         """Count."""
-        self._client.incr(name, count)
+        self._counts[name] = self._counts.get(name, 0) + count
+        if self._timer is None:
+            self._arrange_flush()
 
     def gauge(self, name: str, value: float) -> None:
         """Set a gauge."""
-        self._client.gauge(name + self._gauge_suffix, value)
+        self._gauges[name] = value
+        if self._timer is None:
+            self._arrange_flush()
 
     def close(self) -> None:
         """Send what is left and close the socket. Twice is once."""
+        self._flush()
         self._datagrams.close()
+
+    def _arrange_flush(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # nobody would flush later
+            loop = None
+        if loop is None or self._datagrams.closed or len(self._timings) >= self.TIMINGS:
+            self._flush()
+        else:
+            self._timer = loop.call_later(self.DELAY, self._flush)
+
+    def _flush(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for name, seconds in self._timings:
+            self._client.timing(name, seconds * 1000.0)
+        for name, count in self._counts.items():
+            self._client.incr(name, count)
+        for name, value in self._gauges.items():
+            self._client.gauge(name + self._gauge_suffix, value)
+        self._timings.clear()
+        self._counts.clear()
+        self._gauges.clear()
+        self._datagrams.flush()
 
 
 class _Client(StatsClientBase):  # type: ignore[misc]
@@ -167,10 +207,9 @@ class _Client(StatsClientBase):  # type: ignore[misc]
 
 
 class _Datagrams:
-    """Gathers lines to datagrams and sends them without ever waiting. For one thread."""
+    """Packs lines into datagrams and sends them without ever waiting. For one thread."""
 
     SIZE = 1400  # what fits an Ethernet frame with room for tunnels
-    DELAY = 0.1
     RESOLVE_EACH = 60.0
     WAITING = 64  # datagrams kept while the name is looked up for the first time
 
@@ -179,18 +218,17 @@ class _Datagrams:
         self._clock = clock
         self._lines: list[str] = []
         self._size = 0
-        self._timer: asyncio.TimerHandle | None = None
         self._waiting: deque[tuple[bytes, int]] = deque()
         self._sockets: dict[int, socket.socket] = {}
         self._address: tuple[int, Any] | None = None
         self._resolver: threading.Thread | None = None
         self._resolved_at = clock.monotonic()
-        self._closed = False
+        self.closed = False
         self.dropped = 0
         self._resolve()
 
     def add(self, line: str) -> None:
-        if self._closed:
+        if self.closed:
             self.dropped += 1
             return
         size = len(line) + 1
@@ -198,21 +236,10 @@ class _Datagrams:
             self.flush()
         self._lines.append(line)
         self._size += size
-        if self._timer is None:
-            self._arrange_flush()
-
-    def _arrange_flush(self) -> None:
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # nobody would flush later
-            self.flush()
-        else:
-            self._timer = loop.call_later(self.DELAY, self.flush)
 
     def flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        if self.closed:
+            return
         if self._clock.monotonic() - self._resolved_at > self.RESOLVE_EACH:
             self._resolve()
         if self._lines:
@@ -227,10 +254,10 @@ class _Datagrams:
             self._send(*self._waiting.popleft())
 
     def close(self) -> None:
-        if self._closed:
+        if self.closed:
             return
         self.flush()
-        self._closed = True
+        self.closed = True
         self.dropped += sum(count for _, count in self._waiting)
         self._waiting.clear()
         for sock in self._sockets.values():

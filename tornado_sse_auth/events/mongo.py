@@ -142,7 +142,8 @@ class MongoEventLog(EventLog):
                 taken = await self._insert(channel, last, now, rest)
                 numbers.extend(range(last + 1, last + 1 + taken))
                 if taken and (last + taken) // self._slack > last // self._slack:
-                    await self._events.delete_many({"_id": _numbers(channel, BEGINNING, last + taken - self._size)})
+                    # Not the beginning: who found the channel empty a moment ago is about to read it.
+                    await self._events.delete_many({"_id": _numbers(channel, BEGINNING + 1, last + taken - self._size)})
                 if len(numbers) == len(entries):
                     return numbers
         raise StoreUnavailableError(reason=f"too many processes publish to one channel: {ATTEMPTS} attempts failed")

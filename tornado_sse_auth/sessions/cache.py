@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass, field
 
 from cachetools import TTLCache
 
 from ..clock import Clock
-from ..identity import Session
+from ..identity import Credential, Session, UserContext
 
-__all__ = ["SessionCache"]
+__all__ = ["Authenticated", "SessionCache"]
 
 KEEP_ENDED = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Authenticated:
+    """A request's session, the credential that opened it, and what follows from both: `user`, and `ends_at`, seconds
+    since the epoch."""
+
+    session: Session
+    credential: Credential
+    user: UserContext = field(init=False)
+    ends_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "user", self.session.user_context())
+        object.__setattr__(self, "ends_at", min(self.session.ends_at, self.credential.expires_at))
 
 
 class SessionCache:
@@ -24,7 +40,7 @@ class SessionCache:
 
     def __init__(self, *, size: int, ttl: float, clock: Clock) -> None:
         self._clock = clock
-        self._entries: TTLCache[bytes, tuple[Session, int]] | None = (
+        self._entries: TTLCache[bytes, tuple[Authenticated, int]] | None = (
             TTLCache(maxsize=size, ttl=ttl, timer=clock.monotonic) if ttl > 0 else None
         )
         self._keep = max(KEEP_ENDED, ttl)
@@ -37,29 +53,29 @@ class SessionCache:
     def __len__(self) -> int:
         return len(self._entries) if self._entries is not None else 0
 
-    def get(self, digest: bytes) -> Session | None:
-        """The session with this credential, if it is cached and nothing has overtaken it."""
+    def get(self, digest: bytes) -> Authenticated | None:
+        """What this credential opens, if it is cached and nothing has overtaken it."""
         if self._entries is None:
             return None
-        entry = self._entries.get(digest)
-        if entry is None:
+        try:
+            found, epoch = self._entries[digest]
+        except KeyError:
             return None
-        session, epoch = entry
-        if self._invalidated and self._invalidated.get(session.id, 0) > epoch:
+        if self._invalidated and self._invalidated.get(found.session.id, 0) > epoch:
             self._entries.pop(digest, None)
             return None
-        return session
+        return found
 
     def begin_fill(self) -> int:
         """Call before the store is read; hand the number to `fill`."""
         return self._epoch
 
-    def fill(self, digest: bytes, session: Session, begun: int) -> bool:
+    def fill(self, digest: bytes, found: Authenticated, begun: int) -> bool:
         """Keep what was read. False when the session was invalidated since the read began: read again."""
-        if max(self._cleared, self._invalidated.get(session.id, 0)) > begun:
+        if max(self._cleared, self._invalidated.get(found.session.id, 0)) > begun:
             return False
         if self._entries is not None:
-            self._entries[digest] = (session, begun)
+            self._entries[digest] = (found, begun)
         return True
 
     def invalidate(self, session_id: str) -> None:

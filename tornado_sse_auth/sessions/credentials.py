@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..errors import InvalidRequestError, InvalidTokenError
 from ..identity import Credential, CredentialKind, Secret
@@ -17,8 +17,7 @@ _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750, section 2.1
 _MAX_BEARER = 8192
 
 
-@dataclass(frozen=True, slots=True)
-class PresentedCredential:
+class PresentedCredential(NamedTuple):
     """What a request carries. `ours` is False for a well-formed bearer that cannot be one of this server's."""
 
     secret: Secret

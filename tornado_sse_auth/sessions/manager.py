@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar
 
 from ..audit import AuditLog
 from ..clock import Clock
 from ..errors import InvalidTokenError, NotFoundError, StoreUnavailableError
-from ..identity import Credential, CredentialKind, Secret, Session, SessionState, TokenSet
+from ..identity import CredentialKind, Secret, Session, SessionState, TokenSet
 from ..metrics import Metrics
 from ..options import Options
 from ..stores.base import SessionStore, VersionConflict
-from .cache import SessionCache
+from .cache import Authenticated, SessionCache
 from .changes import SignedInUser, new_session, revived, with_bearer, without_credential
 from .credentials import PresentedCredential, issue
 from .requirements import Requirements
@@ -36,14 +36,6 @@ class TokenRevoker(Protocol):
     async def revoke(self, token: Secret, hint: Literal["refresh_token", "access_token"]) -> None:
         """Best effort, bounded in time; never raises for what the provider answers."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Authenticated:
-    """A request's session and the credential that opened it."""
-
-    session: Session
-    credential: Credential
 
 
 class SessionManager:
@@ -85,19 +77,12 @@ class SessionManager:
     def cached(self, presented: PresentedCredential) -> Authenticated | None:
         """The session that `presented` opens, if the cache has it and it is still valid. Costs no wait."""
         started = self._clock.monotonic()
-        digest = presented.digest
-        session = self._cache.get(digest)
-        if session is None:
-            return None
-        credential = session.credential(digest)
-        now = self._clock.time()
-        if credential is None or credential.kind is not presented.kind:
-            return None
-        if credential.expires_at <= now or session.ends_at <= now:
+        found = self._cache.get(presented.digest)
+        if found is None or found.credential.kind is not presented.kind or found.ends_at <= self._clock.time():
             return None
         self._metrics.increment("session.validate.hit")
         self._metrics.timing("session.validate", self._clock.monotonic() - started)
-        return Authenticated(session, credential)
+        return found
 
     async def validate(self, presented: PresentedCredential) -> Authenticated:
         """The session that `presented` opens, from the cache or the store. Raises `InvalidTokenError`."""
@@ -128,8 +113,10 @@ class SessionManager:
                 return None
             if session.state is SessionState.REAUTHORIZATION and session.reauth is None:
                 session = await self._make_reauthorizable(session)
-            if self._cache.fill(digest, session, begun):
-                return Authenticated(await self._touch(session), credential)
+            found = Authenticated(session, credential)
+            if self._cache.fill(digest, found, begun):
+                touched = await self._touch(session)
+                return found if touched is session else Authenticated(touched, credential)
 
     async def touch(self, session_id: str) -> Session | None:
         """Count an open stream as use of its session; the session as it stands, or None when it is gone."""

@@ -48,11 +48,14 @@ class ErrorAnswers(_Base):
     request_info: RequestInfo = NO_REQUEST
     requirements: Requirements = NO_REQUIREMENTS
     credential_presented: bool = False
+    _sse_auth: AuthContext | None = None
 
     @property
     def sse_auth(self) -> AuthContext:
         """The middleware of this application."""
-        return auth_context(self)
+        if self._sse_auth is None:
+            self._sse_auth = auth_context(self)
+        return self._sse_auth
 
     def identify_request(self) -> None:
         """Give the request its id, and the answer the headers that depend on who asks."""

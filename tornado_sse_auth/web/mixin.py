@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Generator, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from ..errors import (
     AuthenticationRequiredError,
@@ -11,7 +11,7 @@ from ..errors import (
     InvalidTokenError,
     ReauthorizationRequiredError,
 )
-from ..identity import CredentialKind, Secret, Session, SessionState, UserContext
+from ..identity import CredentialKind, Secret, Session, SessionState
 from ..sessions.credentials import PresentedCredential
 from ..sessions.manager import Authenticated
 from ..sessions.requirements import Requirements
@@ -21,13 +21,17 @@ from .handler import ErrorAnswers
 __all__ = ["SSEAuthMixin"]
 
 
+# An iterator that exists already costs less than a generator.
+_NOTHING = cast("Generator[Any, None, None]", iter(()))
+
+
 class _Done:
     """An awaitable that is done: `await super().prepare()` works whether or not there was something to wait for."""
 
     __slots__ = ()
 
     def __await__(self) -> Generator[Any, None, None]:
-        yield from ()
+        return _NOTHING
 
 
 _DONE = _Done()
@@ -93,9 +97,8 @@ class SSEAuthMixin(ErrorAnswers):
     def _admit(self, found: Authenticated) -> None:
         self._authenticated = found
         self.check_session_state(found.session)
-        user = found.session.user_context()
-        self.current_user = user
-        self.requirements.check(user, self.sse_auth.options.subscription_levels)
+        self.current_user = found.user
+        self.requirements.check(found.user, self.sse_auth.options.subscription_levels)
 
     def check_session_state(self, session: Session) -> None:
         """Raises `ReauthorizationRequiredError` for a session that needs its user."""
@@ -119,8 +122,7 @@ class SSEAuthMixin(ErrorAnswers):
         Raises `InsufficientScopeError`, `InsufficientPermissionError`, `InsufficientSubscriptionError`.
         """
         self.requirements = self.requirements | Requirements.of(scopes, permissions, subscription)
-        user: UserContext = self.authenticated.session.user_context()
-        self.requirements.check(user, self.sse_auth.options.subscription_levels)
+        self.requirements.check(self.authenticated.user, self.sse_auth.options.subscription_levels)
 
     def event_stream(self) -> EventStream:
         """One SSE response, for `async with`. Raises `TooManyStreamsError` and `OverloadedError` on entering."""
