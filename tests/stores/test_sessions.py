@@ -49,7 +49,7 @@ async def test_a_bare_session_comes_back_too(backend: Backend, store: SessionSto
     sessions = [make_session(backend.clock, name, user_id="$user_id", client="$$NOW", **empty) for name in ("s1", "s2")]
     for session in sessions:
         await store.insert(session)
-    assert await store.find_by_user("$user_id") == sessions
+    assert sorted(await store.find_by_user("$user_id"), key=lambda session: session.id) == sessions
     assert (await store.update(sessions[0])).user_id == "$user_id"
     assert (await found(store)).client == "$$NOW"
 

@@ -19,6 +19,7 @@ from ..sealing import Keyring, UnsealError, context
 
 __all__ = [
     "RECORD_INDEXES",
+    "SCHEMA",
     "SESSION_INDEXES",
     "UNREADABLE",
     "UnreadableDocumentError",

@@ -11,7 +11,7 @@ from ..clock import Clock
 from ..mongodb import bounded
 from ..sealing import Keyring, UnsealError, context
 from .base import SingleUseRecords
-from .documents import date
+from .documents import SCHEMA, date
 
 __all__ = ["MongoSingleUseRecords"]
 
@@ -29,7 +29,13 @@ class MongoSingleUseRecords(SingleUseRecords):
     async def put(self, kind: str, digest: bytes, value: Mapping[str, Any], expires_at: float) -> None:
         name = _record_id(kind, digest)
         sealed = self._keyring.seal(json.dumps(dict(value)).encode(), context("record", kind, digest))
-        document = {"_id": name, "value": sealed, "expires_at": expires_at, "ends_at": date(expires_at)}
+        document = {
+            "_id": name,
+            "schema": SCHEMA,
+            "value": sealed,
+            "expires_at": expires_at,
+            "ends_at": date(expires_at),
+        }
         with bounded():
             await self._records.replace_one({"_id": name}, document, upsert=True)
 
@@ -37,7 +43,7 @@ class MongoSingleUseRecords(SingleUseRecords):
         name = _record_id(kind, digest)
         with bounded():
             document = await self._records.find_one_and_delete({"_id": name})
-        if document is None or document["expires_at"] <= self._clock.time():
+        if document is None or document.get("schema") != SCHEMA or document["expires_at"] <= self._clock.time():
             return None
         try:
             value: dict[str, Any] = json.loads(self._keyring.open(document["value"], context("record", kind, digest)))
