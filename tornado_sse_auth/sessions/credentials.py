@@ -18,16 +18,13 @@ _MAX_BEARER = 8192
 
 
 class PresentedCredential(NamedTuple):
-    """What a request carries. `ours` is False for a well-formed bearer that cannot be one of this server's."""
+    """What a request carries, and its SHA-256. `ours` is False for a well-formed bearer that cannot be one of this
+    server's."""
 
     secret: Secret
+    digest: bytes
     kind: CredentialKind
     ours: bool
-
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of the credential."""
-        return self.secret.digest()
 
 
 def cookie_name(secure: bool, port: int | None) -> str:
@@ -54,7 +51,7 @@ def read_bearer(authorization: Sequence[str]) -> PresentedCredential | None:
     token = token.strip(" ")
     if len(token) > _MAX_BEARER or not _B64TOKEN.fullmatch(token):
         raise InvalidRequestError("The bearer credential is malformed.")
-    return PresentedCredential(Secret(token), CredentialKind.BEARER, _OURS.fullmatch(token) is not None)
+    return _presented(token, CredentialKind.BEARER, _OURS.fullmatch(token) is not None)
 
 
 def read_cookie(header: str | None, name: str) -> PresentedCredential | None:
@@ -77,7 +74,12 @@ def read_cookie(header: str | None, name: str) -> PresentedCredential | None:
         return None
     if not _OURS.fullmatch(found):
         raise InvalidTokenError(reason="the cookie is not of our form")
-    return PresentedCredential(Secret(found), CredentialKind.COOKIE, True)
+    return _presented(found, CredentialKind.COOKIE, True)
+
+
+def _presented(value: str, kind: CredentialKind, ours: bool) -> PresentedCredential:
+    secret = Secret(value)
+    return PresentedCredential(secret, secret.digest(), kind, ours)
 
 
 def issue(

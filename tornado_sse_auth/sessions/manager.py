@@ -87,9 +87,12 @@ class SessionManager:
     async def validate(self, presented: PresentedCredential) -> Authenticated:
         """The session that `presented` opens, from the cache or the store. Raises `InvalidTokenError`."""
         found = self.cached(presented)
-        if found is not None:
-            return found
+        return await self.read(presented) if found is None else found
+
+    async def read(self, presented: PresentedCredential) -> Authenticated:
+        """The session that `presented` opens, from the store, whatever the cache has. Raises `InvalidTokenError`."""
         started = self._clock.monotonic()
+        found = None
         if presented.ours:
             self._metrics.increment("session.validate.miss")
             found = await self._look_up(presented.digest)

@@ -14,7 +14,7 @@ from pymongo.read_concern import ReadConcern
 from ..clock import Clock, SystemClock
 from ..identity import RefreshState, Session, SessionState
 from ..listeners import Listeners
-from ..mongodb import ChangeFeed, Database, bounded, collection, require_replica_set, settled, starting
+from ..mongodb import ChangeFeed, Database, bounded, collection, find_one, require_replica_set, settled, starting
 from ..sealing import Keyring
 from .base import (
     ChangeKind,
@@ -274,7 +274,7 @@ class MongoSessionStore(SessionStore):
 
     async def _find(self, query: Document) -> Session | None:
         with bounded():
-            document = await self._sessions.find_one(query)
+            document = await find_one(self._sessions, query)
         return None if document is None else self._read(document)
 
     async def _change(self, query: Document, pipeline: list[Document]) -> Session | None:

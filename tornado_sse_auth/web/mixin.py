@@ -83,12 +83,12 @@ class SSEAuthMixin(ErrorAnswers):
         if found is not None:
             self._admit(found)
             return _DONE
-        return self._validate(presented)
+        return self._ask_store(presented)
 
-    async def _validate(self, presented: PresentedCredential) -> None:
+    async def _ask_store(self, presented: PresentedCredential) -> None:
         auth = self.sse_auth
         try:
-            found = await auth.sessions.validate(presented)
+            found = await auth.sessions.read(presented)
         except InvalidTokenError:
             auth.bad_credentials.hit(self.request_info.remote)
             raise
