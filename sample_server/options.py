@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -91,6 +92,9 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.
             from_environment = environment.get(f"SAMPLE_{_variable(name)}")
             if from_environment is not None:
                 parser[name] = kind(from_environment)
+        if "--help" in arguments:
+            parser.print_help(sys.stdout)  # tornado.options would print it to standard error
+            sys.exit(0)
         rest = parser.parse_command_line(_joined(arguments))
     except (Error, ValueError) as error:
         raise ConfigurationError(str(error)) from None

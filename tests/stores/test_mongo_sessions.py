@@ -179,6 +179,7 @@ async def test_a_sealed_value_opens_in_its_place_only(mongo: MongoBackend, forge
                     mongo.clock,
                     f"{field} {state} {number}",
                     user_id=f"{field} {state}",
+                    created_at=mongo.clock.time() + number,
                     state=state,
                     reauth=Secret.random(),
                     reauth_reason="invalid_grant" if waits else None,

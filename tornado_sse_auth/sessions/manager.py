@@ -204,16 +204,11 @@ class SessionManager:
         now = self._clock.time()
         secret, credential = issue(CredentialKind.COOKIE, now=now, expires_at=now + self._options.session_ttl)
         replaced = previous.digest() if previous is not None else None
-        token_sets: list[TokenSet | None] = []
-
-        def change(session: Session) -> Session | None:
-            token_sets[:] = [session.token_set]
-            return revived(session, user, credential, replaced=replaced, now=now)
-
-        session = await self.update(session_id, change)
+        session = await self.update(
+            session_id, lambda stored: revived(stored, user, credential, replaced=replaced, now=now)
+        )
         if session is None:
             return None
-        self._revoke_upstream(token_sets[0])
         idle_expires_at = now + self._options.idle_ttl
         await self._store.touch(session_id, now, idle_expires_at)
         return replace(session, last_seen=now, idle_expires_at=idle_expires_at), secret
@@ -256,7 +251,7 @@ class SessionManager:
         deleted = await self._store.delete(session_id)
         self.watch.ended(session_id, "revoked")
         if session is not None:
-            self._revoke_upstream(session.token_set)
+            self.revoke_upstream(session)
             self._audit.write(
                 "revocation", outcome="success", user_id=session.user_id, session_id=session_id, reason=reason
             )
@@ -269,7 +264,7 @@ class SessionManager:
         for session_id in ended:
             self.watch.ended(session_id, "revoked")
         for session in sessions:
-            self._revoke_upstream(session.token_set)
+            self.revoke_upstream(session)
         self._audit.write("revocation", outcome="success", user_id=user_id, reason=f"all {len(ended)} sessions")
         return len(ended)
 
@@ -333,13 +328,25 @@ class SessionManager:
         self._metrics.timing("store.write", self._clock.monotonic() - started)
         return result
 
-    def _revoke_upstream(self, token_set: TokenSet | None) -> None:
-        if self._revoker is None or token_set is None:
+    def revoke_upstream(self, session: Session) -> None:
+        """End the token set of a session that has ended at the provider too, in the background."""
+        if self._revoker is None or session.token_set is None:
             return
-        if token_set.refresh_token is not None:
-            call = self._revoker.revoke(token_set.refresh_token, "refresh_token")
-        else:
-            call = self._revoker.revoke(token_set.access_token, "access_token")
-        task = asyncio.ensure_future(call)
+        task = asyncio.create_task(self._revoke_unshared(self._revoker, session, session.token_set))
         self._background.add(task)
         task.add_done_callback(self._background.discard)
+
+    async def _revoke_unshared(self, revoker: TokenRevoker, session: Session, token_set: TokenSet) -> None:
+        """Sign-ins of one user in one browser share a grant at many providers, and revocation ends the whole grant
+        (RFC 7009, section 2.1): what is left of the user's sessions must not lose its tokens."""
+        try:
+            others = await self._store.find_by_user(session.user_id)
+        except StoreUnavailableError as error:
+            _log.warning("the tokens of session %s were not revoked at the provider: %s", session.id, error)
+            return
+        if any(other.id != session.id and other.sid == session.sid and other.token_set for other in others):
+            return
+        if token_set.refresh_token is not None:
+            await revoker.revoke(token_set.refresh_token, "refresh_token")
+        else:
+            await revoker.revoke(token_set.access_token, "access_token")

@@ -38,6 +38,7 @@ __all__ = [
     "ASSUMED_LIFETIME",
     "LEASE_LENGTH",
     "MAX_PRESENTATIONS",
+    "LeaseBusy",
     "RefreshCondition",
     "RefreshExchange",
     "RefreshPostponed",
@@ -53,6 +54,10 @@ ENRICH_INTERVAL = 600.0
 LONGEST_BACKOFF = 30.0
 MISCONFIGURED_PAUSE = 60.0
 MAX_PRESENTATIONS = 2
+
+
+class LeaseBusy(Exception):  # noqa: N818 - not an error: somebody else is at it
+    """Another process is refreshing this session, or has died while doing so: look again in a moment."""
 
 
 class RefreshPostponed(Exception):  # noqa: N818 - not an error: a date
@@ -106,7 +111,7 @@ class RefreshExchange:
 
     async def send(self, lease: Lease) -> TokenResponse | Session:
         """The provider's answer, or the session when somebody else has won meanwhile. Raises `RefreshPostponed`,
-        `ReauthorizationRequiredError`, `InvalidTokenError`."""
+        `ReauthorizationRequiredError`, `InvalidTokenError`, `LeaseBusy`."""
         session = lease.session
         assert session.token_set is not None  # noqa: S101 - the lease says so
         assert session.token_set.refresh_token is not None  # noqa: S101
@@ -168,6 +173,8 @@ class RefreshExchange:
         if row.state is SessionState.ACTIVE and row.token_version != lease.session.token_version:
             self._metrics.increment("token.refresh.skipped")
             return row
+        if row.refresh.fence != lease.fence:
+            raise LeaseBusy  # we came late: whoever holds the lease now may have what we were refused
         if lease.reattempt:
             self._metrics.increment("token.refresh.lost")
         _log.warning("the provider has refused the refresh token of session %s: %s", row.id, reason)
@@ -245,56 +252,68 @@ class RefreshExchange:
             scopes=old.scopes if answer.scopes is None else answer.scopes,
         )
         wanted = replace(spent, token_set=token_set)
+        lost = old.scopes - token_set.scopes
 
         def on_delay() -> None:
             if spent.id not in self.condition.unsaved:
                 self.condition.unsaved.add(spent.id)
-                held(replace(wanted, token_version=spent.token_version + 1, refresh=RefreshState(fence=lease.fence)))
+                held(
+                    replace(
+                        wanted,
+                        scopes=spent.scopes - lost,
+                        token_version=spent.token_version + 1,
+                        refresh=RefreshState(fence=lease.fence),
+                    )
+                )
 
         try:
             saved = await self._until_written(
-                lambda: self._store.save_refresh(wanted, spent_version=spent.token_version), on_delay
+                lambda: self._store.save_refresh(wanted, spent_version=spent.token_version, lost_scopes=lost), on_delay
             )
         finally:
             self.condition.unsaved.discard(spent.id)
         if saved is None:
-            return await self._overtaken(spent)
+            return await self._overtaken(wanted)
         self._audit.write("refresh", outcome="success", user_id=saved.user_id, session_id=saved.id)
         self._sessions.watch.changed(saved)
         return saved
 
-    async def _overtaken(self, spent: Session) -> Session:
-        row = await self._until_written(lambda: self._store.find(spent.id))
+    async def _overtaken(self, unsaved: Session) -> Session:
+        row = await self._until_written(lambda: self._store.find(unsaved.id))
         if row is None:
+            self._sessions.revoke_upstream(unsaved)
             raise InvalidTokenError(reason="the session is gone")
         if row.state is not SessionState.ACTIVE:
             raise ReauthorizationRequiredError(reason=row.reauth_reason)
         return row
 
-    async def update_identity(self, saved: Session, old: TokenSet, answer: TokenResponse) -> None:
-        """What a narrowed scope, the new ID token and userinfo say of the user. A failure keeps what was known."""
-        lost = frozenset() if answer.scopes is None else old.scopes - answer.scopes
+    async def update_identity(self, saved: Session, answer: TokenResponse) -> None:
+        """What the new ID token and userinfo say of the user. A failure keeps what was known."""
         subject = saved.claims.get("sub")
-        learned: dict[str, Any] = {}
+        if subject is None or saved.claims.get("iss") != self._provider.issuer:
+            return
+        signed: Mapping[str, Any] = {}
+        if answer.id_token is not None:
+            signed = await self._learn("ID token", saved, self._provider.verify_id_token(answer.id_token, nonce=None))
+            if signed.get("sub", subject) != subject:
+                reason = "a refresh answered for another subject"
+                await self._until_written(lambda: self._sessions.revoke(saved.id, reason=reason))
+                return
+        told: Mapping[str, Any] = {}
         enriched_at = saved.enriched_at
-        if subject is not None and saved.claims.get("iss") == self._provider.issuer:
-            if answer.id_token is not None:
-                learned |= await self._learn(
-                    "ID token", saved, self._provider.verify_id_token(answer.id_token, nonce=None)
-                )
-                if learned.get("sub", subject) != subject:
-                    await self._sessions.revoke(saved.id, reason="a refresh answered for another subject")
-                    return
-            if self._clock.time() - saved.enriched_at >= ENRICH_INTERVAL:
-                enriched_at = self._clock.time()
-                learned |= await self._learn(
-                    "userinfo", saved, self._provider.userinfo(answer.access_token, subject=str(subject))
-                )
+        if self._clock.time() - saved.enriched_at >= ENRICH_INTERVAL:
+            enriched_at = self._clock.time()
+            told = await self._learn(
+                "userinfo", saved, self._provider.userinfo(answer.access_token, subject=str(subject))
+            )
 
         def change(session: Session) -> Session | None:
-            changed = replace(session, scopes=session.scopes - lost, enriched_at=enriched_at)
-            if learned:
-                identity = self._mapper({**session.claims, **learned}, answer.scopes or old.scopes)
+            changed = replace(session, enriched_at=enriched_at)
+            if signed or told:
+                # Both together say all there is, as at sign-in; one of them alone adds to what is known.
+                known = {} if signed and told else session.claims
+                assert session.token_set is not None  # noqa: S101 - it was just refreshed
+                identity = self._mapper({**known, **told, **signed}, session.token_set.scopes)
                 changed = replace(
                     changed,
                     permissions=identity.permissions,

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..audit import AuditLog
 from ..clock import Clock
@@ -22,16 +22,19 @@ from ..oauth import IdentityMapper, OAuthProvider, TokenResponse
 from ..options import Options
 from ..stores.base import Lease, LeaseRefused, SessionStore
 from .manager import SessionManager
-from .refresh_exchange import LEASE_LENGTH, MAX_PRESENTATIONS, RefreshExchange, RefreshPostponed
+from .refresh_exchange import (
+    LEASE_LENGTH,
+    LEASE_RENEWAL,
+    MAX_PRESENTATIONS,
+    LeaseBusy,
+    RefreshExchange,
+    RefreshPostponed,
+)
 from .slots import CallSlots
 
 __all__ = ["LeaseBusy", "RefreshPostponed", "TokenRefresher"]
 
 _log = logging.getLogger(__name__)
-
-
-class LeaseBusy(Exception):  # noqa: N818 - not an error: somebody else is at it
-    """Another process is refreshing this session, or has died while doing so: look again in a moment."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,10 +48,11 @@ class _Flight:
 
 @dataclass(slots=True)
 class _Watched:
-    """An expired lease whose holder has not come back: its fence, and since when it was seen (monotonic)."""
+    """An expired lease whose holder has not come back: its fence, since when it was seen, and when last (monotonic)."""
 
     fence: int
     since: float
+    looked: float
 
 
 class TokenRefresher:
@@ -78,10 +82,16 @@ class TokenRefresher:
         )
         self._flights: dict[str, _Flight] = {}
         self._watched: dict[str, _Watched] = {}
+        # Longer than this without a look, and a watch has seen nothing: the store may have been away for all of us.
+        self._longest_blink = max(LEASE_RENEWAL, 3 * options.refresh_interval)
+        # Leases of ours that were perhaps taken, under which nothing was sent: the answer of the store was lost.
+        self._unsent: set[str] = set()
+        self._closed = False
         self.condition = self._exchange.condition
 
     async def close(self, grace: float) -> None:
-        """Let the calls under way end and be written, for `grace` seconds at most. Twice is once."""
+        """Let the calls under way end and be written, for `grace` seconds at most; begin none. Twice is once."""
+        self._closed = True
         tasks = [flight.task for flight in self._flights.values() if flight.task is not None]
         if not tasks:
             return
@@ -159,6 +169,7 @@ class TokenRefresher:
         """
         flight = self._flights.get(session_id)
         if flight is None:
+            self._refuse_when_closed()
             flight = _Flight(asyncio.get_running_loop().create_future(), urgent)
             # Nobody may be waiting any more when an attempt fails; its failure is handled where it happens.
             flight.outcome.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -171,10 +182,15 @@ class TokenRefresher:
             self._slots.promote(session_id)
         return await asyncio.shield(flight.outcome)
 
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise RefreshPostponed(self._clock.time() + 1.0, "the server is shutting down")
+
     async def _run(self, session_id: str, spent_version: int, flight: _Flight) -> None:
         try:
             await self._slots.acquire(session_id, urgent=flight.urgent)
             try:
+                self._refuse_when_closed()
                 taken = await self._take(session_id, spent_version)
                 answer = taken if isinstance(taken, Session) else await self._exchange.send(taken)
             finally:
@@ -184,7 +200,8 @@ class TokenRefresher:
             elif isinstance(taken, Lease):
                 await self._finish(taken, answer, flight)
         except asyncio.CancelledError:
-            flight.outcome.cancel()
+            if not flight.outcome.done():  # those who wait were not cancelled
+                flight.outcome.set_exception(RefreshPostponed(self._clock.time() + 1.0, "the refresh was abandoned"))
             raise
         except Exception as error:
             if isinstance(error, StoreUnavailableError):
@@ -200,9 +217,8 @@ class TokenRefresher:
         saved = await self._exchange.keep(lease, answer, flight.outcome.set_result)
         if not flight.outcome.done():
             flight.outcome.set_result(saved)
-        spent = lease.session.token_set
-        if spent is not None and saved.token_version == lease.session.token_version + 1:
-            await self._exchange.update_identity(saved, spent, answer)
+        if saved.token_version == lease.session.token_version + 1:
+            await self._exchange.update_identity(saved, answer)
 
     async def _take(self, session_id: str, spent_version: int) -> Lease | Session:
         """The lease, or the session when there is nothing to send."""
@@ -227,23 +243,27 @@ class TokenRefresher:
 
     async def _lease(self, session: Session, intent: bytes) -> Lease | Session:
         watched = self._watched.get(session.id)
-        seen = None
-        if watched is not None and self._clock.monotonic() - watched.since >= LEASE_LENGTH:
-            seen = watched.fence
-        taken = await self._store.take_lease(
-            session.id,
-            owner=self._owner,
-            token_version=session.token_version,
-            intent=intent,
-            duration=LEASE_LENGTH,
-            seen=seen,
-        )
+        try:
+            taken = await self._store.take_lease(
+                session.id,
+                owner=self._owner,
+                token_version=session.token_version,
+                intent=intent,
+                duration=LEASE_LENGTH,
+                seen=watched.fence if watched is not None and self._is_over(watched) else None,
+            )
+        except StoreUnavailableError:
+            self._unsent.add(session.id)
+            raise
         if isinstance(taken, Lease):
             self._watched.pop(session.id, None)
+            self._unsent.discard(session.id)
             return taken
         return await self._refused(session, taken)
 
     async def _refused(self, session: Session, refused: LeaseRefused) -> Session:
+        unsent = session.id in self._unsent
+        self._unsent.discard(session.id)
         row = refused.session
         if row is None:
             self._watched.pop(session.id, None)
@@ -253,12 +273,36 @@ class TokenRefresher:
             self._usable(row)
             self._metrics.increment("token.refresh.skipped")
             return row
-        if refused.expired and row.refresh.presented >= MAX_PRESENTATIONS:
-            raise await self._exchange.give_up(row, "refresh_outcome_unknown")
-        if refused.expired and row.refresh.presented:
-            watched = self._watched.get(row.id)
-            if watched is None or watched.fence != row.refresh.fence:
-                self._watched[row.id] = _Watched(row.refresh.fence, self._clock.monotonic())
+        if unsent and row.refresh.owner == self._owner:
+            await self._give_back(row)
+        elif refused.expired and row.refresh.presented:
+            if self._watch(row) and row.refresh.presented >= MAX_PRESENTATIONS:
+                raise await self._exchange.give_up(row, "refresh_outcome_unknown")
         else:
             self._watched.pop(row.id, None)
         raise LeaseBusy
+
+    async def _give_back(self, row: Session) -> None:
+        """A lease that we did not know to be ours: the presentation it stands for never took place."""
+        presented = row.refresh.presented - 1
+        state = replace(
+            row.refresh, owner=None, until=0.0, presented=presented, intent=row.refresh.intent if presented else None
+        )
+        try:
+            await self._store.release_lease(row.id, row.refresh.fence, state)
+        except StoreUnavailableError:
+            self._unsent.add(row.id)
+            raise
+
+    def _watch(self, row: Session) -> bool:
+        """Note that the lease has expired and its holder not come back; True when that has lasted long enough."""
+        now = self._clock.monotonic()
+        watched = self._watched.get(row.id)
+        if watched is None or watched.fence != row.refresh.fence or now - watched.looked > self._longest_blink:
+            self._watched[row.id] = watched = _Watched(row.refresh.fence, now, now)
+        watched.looked = now
+        return self._is_over(watched)
+
+    def _is_over(self, watched: _Watched) -> bool:
+        now = self._clock.monotonic()
+        return now - watched.since >= LEASE_LENGTH and now - watched.looked <= self._longest_blink

@@ -177,11 +177,14 @@ class SessionStore(ABC):
         (`owner` None, `until` 0). Nothing happens when the row's fence is another or the lease was given back."""
 
     @abstractmethod
-    async def save_refresh(self, session: Session, *, spent_version: int) -> Session | None:
+    async def save_refresh(
+        self, session: Session, *, spent_version: int, lost_scopes: frozenset[str] = frozenset()
+    ) -> Session | None:
         """Write the result of a refresh, however late: on condition that the row is ACTIVE and its token version is
         still `spent_version`, store `session.token_set`, token version + 1, an empty `RefreshState` (same fence) and a
-        new version. Returns the new row, or None when something newer stands there. Writing the same result twice
-        (the first acknowledgement was lost) returns the row as it stands with that token set."""
+        new version, and take `lost_scopes` from the row's scopes in the same step. Returns the new row, or None when
+        something newer stands there. Writing the same result twice (the first acknowledgement was lost) returns the
+        row as it stands with that token set."""
 
     @abstractmethod
     async def require_reauthorization(self, session: Session, *, spent_version: int) -> Session | None:

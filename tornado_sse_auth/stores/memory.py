@@ -181,7 +181,9 @@ class MemorySessionStore(SessionStore):
         if row is not None:
             self._put(replace(row, refresh=replace(state, owner=None, until=0.0, fence=fence)))
 
-    async def save_refresh(self, session: Session, *, spent_version: int) -> Session | None:
+    async def save_refresh(
+        self, session: Session, *, spent_version: int, lost_scopes: frozenset[str] = frozenset()
+    ) -> Session | None:
         row = self._live(session.id)
         if row is None:
             return None
@@ -191,6 +193,7 @@ class MemorySessionStore(SessionStore):
         return self._write(
             replace(
                 row,
+                scopes=row.scopes - lost_scopes,
                 token_set=session.token_set,
                 token_version=spent_version + 1,
                 refresh=RefreshState(fence=row.refresh.fence),

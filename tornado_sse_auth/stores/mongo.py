@@ -238,9 +238,13 @@ class MongoSessionStore(SessionStore):
         with bounded():
             await self._sessions.update_one(self._leased(session_id, fence), {"$set": {"refresh": given_back}})
 
-    async def save_refresh(self, session: Session, *, spent_version: int) -> Session | None:
+    async def save_refresh(
+        self, session: Session, *, spent_version: int, lost_scopes: frozenset[str] = frozenset()
+    ) -> Session | None:
         document = session_document(replace(session, token_version=spent_version + 1), self._keyring)
-        row = await self._conclude(session.id, spent_version, assignments(document, ["token_set", "token_version"]))
+        outcome = assignments(document, ["token_set", "token_version"])
+        outcome["scopes"] = {"$setDifference": ["$scopes", {"$literal": sorted(lost_scopes)}]}
+        row = await self._conclude(session.id, spent_version, outcome)
         if row is None:
             # Perhaps this very result is there: its first acknowledgement was lost.
             row = await self.find(session.id)
