@@ -138,7 +138,7 @@ def test_the_error_codes_are_all_in_the_reference() -> None:
     raised = {
         thing.code
         for thing in vars(errors).values()
-        if inspect.isclass(thing) and issubclass(thing, AuthError) and hasattr(thing, "code")
+        if inspect.isclass(thing) and issubclass(thing, AuthError) and "code" in vars(thing)
     }
     page = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
     assert set(re.findall(r"^\| .* \| \d{3}.* \| `([a-z_]+)` \|$", page, re.MULTILINE)) == raised

@@ -52,7 +52,7 @@ def test_every_file_of_the_packages_is_packed(artifacts: Path, pattern: str) -> 
         str(path.relative_to(ROOT))
         for package in ("tornado_sse_auth", "sample_server")
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not any(part.startswith((".", "__pycache__")) for part in path.relative_to(ROOT).parts)
     }
     packed = files(artifact)
     assert expected <= packed

@@ -12,6 +12,7 @@ AuthError
 │   ├── InvalidOriginError              403 invalid_origin
 │   └── AccessDeniedError               403 access_denied
 ├── NotFoundError                       404 not_found
+├── StatusError                         an application's own HTTPError, with its status
 ├── MethodNotAllowedError               405 method_not_allowed
 ├── RequestTooLargeError                413 request_too_large
 ├── InvalidHostError                    421 invalid_host
@@ -28,7 +29,9 @@ Outside the tree: ConfigurationError (the server does not start), StreamEnded (a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from http.client import responses
 from typing import ClassVar
 
 __all__ = [
@@ -52,6 +55,7 @@ __all__ = [
     "ReauthorizationRequiredError",
     "RequestTooLargeError",
     "ServerError",
+    "StatusError",
     "StoreUnavailableError",
     "StreamEnded",
     "TooManyStreamsError",
@@ -65,12 +69,12 @@ class AuthError(Exception):
     `str()` of an error is for the log; an answer to a client is built from the public face alone.
     """
 
-    status: ClassVar[int]
-    code: ClassVar[str]
+    status: int
+    code: str
     default_message: ClassVar[str]
 
     def __init__(self, public_message: str | None = None, *, reason: str | None = None) -> None:
-        if not hasattr(type(self), "code"):
+        if not hasattr(self, "code"):
             raise TypeError(f"{type(self).__name__} is abstract: raise one of its subclasses")
         self.public_message = self.default_message if public_message is None else public_message
         self.reason = reason
@@ -165,6 +169,18 @@ class NotFoundError(AuthError):
     status = 404
     code = "not_found"
     default_message = "There is no such resource."
+
+
+class StatusError(AuthError):
+    """An application's own `tornado.web.HTTPError`: answered with its status, in our shape."""
+
+    default_message = "The request was not served."
+
+    def __init__(self, status: int, *, reason: str | None = None) -> None:
+        self.status = status
+        phrase = responses.get(status, f"Status {status}")
+        self.code = "_".join(re.findall("[a-z0-9]+", phrase.lower()))
+        super().__init__(f"{phrase}.", reason=reason)
 
 
 class MethodNotAllowedError(AuthError):

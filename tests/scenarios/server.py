@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from tornado.web import Application, RequestHandler
+from tornado.web import Application, HTTPError, RequestHandler
 
 from tests.parts.sse_client import SSEClient
 from tornado_sse_auth import (
@@ -83,6 +83,16 @@ class Demanding(SSEAuthMixin, RequestHandler):
         self.write({"passed": what})
 
 
+class Late(SSEAuthMixin, RequestHandler):
+    """Asks for a scope that is known only when the application is put together, and has errors of its own."""
+
+    def initialize(self, scope: str) -> None:
+        self.required_scopes = {scope}
+
+    def get(self) -> None:
+        raise HTTPError(int(self.get_argument("status")))
+
+
 class Broken(SSEAuthMixin, RequestHandler):
     """Our own fault."""
 
@@ -144,12 +154,12 @@ async def serve(
             (r"/upstream", Upstream),
             (r"/demand/(.*)", Demanding),
             (r"/broken", Broken),
+            (r"/late", Late, {"scope": "late:read"}),
             *handlers,
             *auth.routes(),
         ],
         sse_auth=auth,
         default_handler_class=NotFoundHandler,
-        log_function=lambda handler: None,
     )
     server = HTTPServer(application, **auth.http_server_options())
     server.add_sockets(sockets)

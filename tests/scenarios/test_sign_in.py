@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
@@ -106,6 +108,40 @@ async def test_parallel_tabs(world: World) -> None:
         assert (await browser.get(second)).headers["Location"] == "/two"
         assert (await browser.get(first)).headers["Location"] == "/one"
         assert (await browser.get("/me")).status_code == 200
+    async with world.app.client() as restored:  # a window comes back with all its tabs at once, and no cookie yet
+        callbacks = []
+        for _ in range(2):
+            async with world.app.client() as tab:
+                login = await tab.get("/auth/login")
+            restored.cookies.update(login.cookies)
+            async with httpx.AsyncClient(trust_env=False) as elsewhere:
+                callbacks.append((await elsewhere.get(login.headers["Location"])).headers["Location"])
+        for callback in callbacks:
+            assert (await restored.get(callback)).status_code == 302
+        assert list(restored.cookies) == [world.app.cookie]
+
+
+async def test_abandoned_sign_ins_do_not_pile_up(world: World) -> None:
+    """SEC-60: each has a cookie; the headers of a browser stay small."""
+    async with world.app.client() as browser:
+        for _ in range(25):
+            assert (await browser.get("/auth/login")).status_code == 302
+        assert len(browser.cookies) <= 10
+        assert (await browser.get(await world.begin(browser))).status_code == 302
+
+
+async def test_what_no_page_of_ours_asked_for(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-20: a foreign image begins no sign-in, a foreign Host ends none; what failed is in the audit log."""
+    caplog.set_level(logging.INFO, logger="tornado_sse_auth.audit")
+    async with world.app.client() as browser:
+        image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
+        assert (await browser.get("/auth/login", headers=image)).status_code == 403
+        foreign = await browser.get(await world.begin(browser), headers={"Host": "evil.example"})
+        assert (foreign.status_code, foreign.headers.get("Set-Cookie")) == (421, None)
+        async with world.app.client() as thief:
+            assert (await thief.get(await world.begin(browser))).status_code == 400
+    events = [json.loads(record.message) for record in caplog.records if record.name == "tornado_sse_auth.audit"]
+    assert [event["outcome"] for event in events if event["event"] == "sign-in"] == ["invalid_request"]
 
 
 @pytest.mark.parametrize("name", ["state", "code", "iss"])

@@ -240,6 +240,63 @@ async def test_send_waits_for_room() -> None:
         await until(server.freed)
 
 
+async def test_what_is_offered_waits_for_nobody() -> None:
+    """An offer ends a stream whose client does not read, but not one whose buffer a replay or `send` has filled."""
+    missed = 0
+
+    async def replay(stream: EventStream) -> None:
+        nonlocal missed
+        for number in range(300):
+            await stream.send(BIG, id=str(number))
+            assert stream._response is not None
+            missed += stream._response.queued > server.options.max_stream_buffer
+            stream.offer("tick", event="tick")
+            assert stream.ended is None
+
+    async def flood(stream: EventStream) -> None:
+        while stream.ended is None:
+            stream.offer(BIG)
+            await asyncio.sleep(0)
+        await stay(stream)
+
+    async with serving() as server:
+        server.body = replay
+        async with connect(server.port, limit=65_536) as client:
+            await client.request()
+            await until(lambda: missed)
+            events = await client.rest()
+            assert [event.id for event in events if event.event == "message"] == [str(number) for number in range(300)]
+            assert len([event for event in events if event.event == "tick"]) < 300
+        server.body = flood
+        async with connect(server.port, limit=65_536) as client:
+            await client.request()
+            await until(lambda: "slow_consumer" in server.left)
+        await until(server.freed)
+
+
+async def test_a_body_of_several_tasks_ends_like_any_other() -> None:
+    """`follow` in one task and `send` in another: the end is no failure."""
+
+    async def body(stream: EventStream) -> None:
+        async def send() -> None:
+            while True:
+                await stream.send("x")
+                await asyncio.sleep(0.01)
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(stream.follow("prices"))
+            group.create_task(send())
+
+    async with serving() as server, connect(server.port) as client:
+        server.body = body
+        await client.request()
+        await until(lambda: server.streams)
+        server.registry.session_ended("session of ann", "revoked")
+        await client.rest()
+        await until(server.freed)
+        assert server.failures == []
+
+
 async def test_a_body_that_never_waits_leaves_the_loop_its_turns() -> None:
     turns: list[int] = []
 

@@ -43,6 +43,7 @@ class EventStream:
         "_cancelled",
         "_cancelling",
         "_channel",
+        "_filled",
         "_group",
         "_handler",
         "_hub",
@@ -95,6 +96,7 @@ class EventStream:
         self._cancelled = False
         self._cancelling = 0
         self._unyielded = 0
+        self._filled = False
 
     # -- for handlers ----------------------------------------------------------------------------------------------
 
@@ -127,17 +129,19 @@ class EventStream:
 
     def offer(self, data: Any, *, event: str = "message") -> None:
         """Send one event without waiting: for one loop over many streams. A stream whose client has more than
-        `max_stream_buffer` still to read ends as `slow_consumer`; to one that has ended nothing is sent.
+        `max_stream_buffer` still to read ends as `slow_consumer`, but misses the event where a replay or `send` has
+        filled the buffer; to one that has ended nothing is sent.
 
         Raises `ValueError`, `RequestTooLargeError` as `send` does.
         """
         ready = chunk(encode(data, event=event))
         if self._reason is not None:
             return
-        if self._opened.queued > self._registry.max_buffer:
-            self.end(CloseReason.SLOW_CONSUMER)
-        else:
+        if self._opened.queued <= self._registry.max_buffer:
+            self._filled = False
             self.write(ready)
+        elif not self._filled:
+            self.end(CloseReason.SLOW_CONSUMER)
 
     async def comment(self, text: str) -> None:
         """Send a comment, which clients ignore. Raises `StreamEnded`, `ValueError` for a lone surrogate."""
@@ -220,7 +224,10 @@ class EventStream:
                 self.end(CloseReason.COMPLETED if exc is None else CloseReason.ERROR)
         self._opened.finish(self._sent)
         self._handler = None
-        expected = isinstance(exc, StreamEnded)
+        # A group: the body sent from several tasks, and each of them was told.
+        expected = isinstance(exc, StreamEnded) or (
+            isinstance(exc, BaseExceptionGroup) and exc.split(StreamEnded)[1] is None
+        )
         if self._cancelled and task is not None:
             if not isinstance(exc, asyncio.CancelledError):
                 # The stream ended in the body's last step: the cancellation is still on its way to this task.
@@ -277,6 +284,7 @@ class EventStream:
         if self._reason is not None:
             raise StreamEnded(self._reason)
         self.write(ready)
+        self._filled = self._opened.queued > self._registry.max_buffer
         self._unyielded += len(ready)
         if self._unyielded > YIELD_AFTER:
             # A client as fast as the body would otherwise keep the loop for itself.

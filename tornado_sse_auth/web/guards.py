@@ -110,7 +110,10 @@ class RequestGuard:
     def loopback_redirect(self, request: HTTPServerRequest) -> str | None:
         """The same page under the public URL, when it was asked for under another loopback name."""
         host = request.headers.get("Host", "")
-        name = urlsplit(f"//{host}").hostname if host.isascii() and "/" not in host and "@" not in host else None
+        try:
+            name = urlsplit(f"//{host}").hostname if host.isascii() and "/" not in host and "@" not in host else None
+        except ValueError:  # brackets that hold no address
+            return None
         public = urlsplit(self._public_url)
         if not name or not is_loopback_host(name) or not is_loopback_host(public.hostname or ""):
             return None
@@ -126,8 +129,10 @@ class RequestGuard:
         if origin is not None:
             if origin not in self._origins:
                 raise InvalidOriginError(reason=f"Origin {origin[:100]!r}")
-        elif headers.get("Sec-Fetch-Site") == "cross-site" and headers.get("Sec-Fetch-Mode") != "navigate":
-            raise InvalidOriginError(reason="a cross-site request")
+        elif headers.get("Sec-Fetch-Mode") != "navigate":
+            site = headers.get("Sec-Fetch-Site")
+            if site is not None and site not in ("same-origin", "none"):
+                raise InvalidOriginError(reason=f"a {site[:20]!r} request")
 
     def check_same_origin(self, request: HTTPServerRequest) -> None:
         """For a change of state with a cookie: the browser must say that our own page asks for it."""

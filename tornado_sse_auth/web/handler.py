@@ -92,6 +92,10 @@ class ErrorAnswers(_Base):
         else:
             _log.debug("%s %s: %s", self.request.method, self.request.path, error)
 
+    def _request_summary(self) -> str:
+        """For Tornado's access log: without the query, where codes and, from careless clients, credentials stand."""
+        return f"{self.request.method} {self.request.path} ({self.request.remote_ip})"
+
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Called by Tornado for every failed request, after all headers were cleared."""
         exc_info = kwargs.get("exc_info")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterable
 from typing import Any
 
 from ..errors import InvalidRequestError
@@ -14,14 +16,15 @@ MAX_DIGITS = 400
 
 
 def read_json(body: bytes) -> Any:
-    """A JSON document of at most 64 levels. Raises `InvalidRequestError`."""
+    """A JSON document of at most 64 levels, whose numbers a double can hold or are integers of at most 400 digits.
+    Raises `InvalidRequestError`."""
     try:
-        text = body.decode("utf-8")
-        if _depth(text) > MAX_DEPTH:
-            raise InvalidRequestError("The JSON document is nested too deeply.")
-        return json.loads(text, parse_constant=_refuse, parse_int=_integer)
+        document = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_int=_integer, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError("The body is not a JSON document.", reason=str(error)[:200]) from None
+    if _is_deep(document):
+        raise InvalidRequestError("The JSON document is nested too deeply.")
+    return document
 
 
 def read_json_object(body: bytes) -> dict[str, Any]:
@@ -32,28 +35,18 @@ def read_json_object(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _depth(text: str) -> int:
-    """An upper bound of the nesting, without parsing: brackets inside strings do not count."""
-    depth = deepest = 0
-    in_string = escaped = False
-    for char in text if "[" in text or "{" in text else "":
-        if in_string:
-            if escaped:
-                escaped = False
-            elif char == "\\":
-                escaped = True
-            elif char == '"':
-                in_string = False
-        elif char == '"':
-            in_string = True
-        elif char in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-            if deepest > MAX_DEPTH:
-                break
-        elif char in "]}":
-            depth -= 1
-    return deepest
+def _is_deep(document: Any) -> bool:
+    level = [document]
+    for _ in range(MAX_DEPTH + 1):
+        containers = [item for item in level if isinstance(item, dict | list)]
+        if not containers:
+            return False
+        level = [item for container in containers for item in _members(container)]
+    return True
+
+
+def _members(container: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return container.values() if isinstance(container, dict) else container
 
 
 def _refuse(constant: str) -> None:
@@ -64,3 +57,10 @@ def _integer(digits: str) -> int:
     if len(digits) > MAX_DIGITS:
         raise ValueError("an integer is too long")
     return int(digits)
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("a number beyond what a double holds")
+    return number

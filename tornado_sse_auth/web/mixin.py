@@ -56,20 +56,20 @@ class SSEAuthMixin(ErrorAnswers):
     required_permissions: ClassVar[Collection[str]] = ()
     required_subscription: ClassVar[str | None] = None
 
+    _class_required: ClassVar[tuple[Collection[str], Collection[str], str | None]]
     _class_requirements: ClassVar[Requirements]
     _authenticated: Authenticated | None = None
     _stream: EventStream | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls._class_requirements = Requirements.of(
-            cls.required_scopes, cls.required_permissions, cls.required_subscription
-        )
+        cls._class_required = cls.required_scopes, cls.required_permissions, cls.required_subscription
+        cls._class_requirements = Requirements.of(*cls._class_required)
 
     def prepare(self) -> Awaitable[None]:
         """Authenticate. Raises `AuthenticationRequiredError` and its kin; they become the answer."""
         self.identify_request()
-        self.requirements = self._class_requirements
+        self.requirements = self._requirements_now()
         auth = self.sse_auth
         self.redirect_loopback_page()
         auth.guard.check_origin(self.request)
@@ -93,6 +93,13 @@ class SSEAuthMixin(ErrorAnswers):
             auth.bad_credentials.hit(self.request_info.remote)
             raise
         self._admit(found)
+
+    def _requirements_now(self) -> Requirements:
+        """Those of the class, worked out once, unless somebody has set others since."""
+        required = self.required_scopes, self.required_permissions, self.required_subscription
+        if all(now is then for now, then in zip(required, self._class_required, strict=True)):
+            return self._class_requirements
+        return Requirements.of(*required)
 
     def _admit(self, found: Authenticated) -> None:
         self._authenticated = found

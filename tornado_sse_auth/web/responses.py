@@ -21,6 +21,7 @@ from ..errors import (
     RateLimitedError,
     RequestTooLargeError,
     ServerError,
+    StatusError,
     UnavailableError,
 )
 
@@ -52,8 +53,10 @@ def as_auth_error(error: BaseException | None, status: int = 500) -> AuthError:
         return MethodNotAllowedError(reason=reason)
     if status == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         return RequestTooLargeError(reason=reason)
-    if 400 <= status < 500:
+    if status == HTTPStatus.BAD_REQUEST:
         return InvalidRequestError(reason=reason)
+    if isinstance(error, HTTPError) and status != HTTPStatus.INTERNAL_SERVER_ERROR:
+        return StatusError(status, reason=reason)
     return ServerError(reason=reason)
 
 
@@ -84,13 +87,11 @@ def error_answer(
         wanted = error.required | frozenset(scopes)
     else:
         wanted = frozenset()
-        if isinstance(error, InvalidRequestError):
-            challenge["error"] = error.code
     if wanted:
         challenge["scope"] = " ".join(sorted(wanted))
     if resource_metadata is not None:
         challenge["resource_metadata"] = resource_metadata
-    if error.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+    if error.status == HTTPStatus.UNAUTHORIZED or isinstance(error, InsufficientScopeError):
         parameters = ", ".join(f'{name}="{_quoted(value)}"' for name, value in challenge.items())
         headers["WWW-Authenticate"] = f"Bearer {parameters}".strip()
     if isinstance(error, RateLimitedError | UnavailableError):

@@ -20,6 +20,7 @@ from .responses import Answer
 __all__ = ["CallbackHandler", "LoginHandler"]
 
 RECORD_KIND = "sign-in"
+MAX_BEGUN = 10  # sign-ins of one browser at a time
 
 
 class _SignInHandler(ErrorAnswers, RequestHandler):
@@ -32,6 +33,7 @@ class _SignInHandler(ErrorAnswers, RequestHandler):
 
     def write_answer(self, error: AuthError, answer: Answer) -> None:
         """A page for a browser, JSON for everybody else."""
+        self.set_header("Referrer-Policy", "no-referrer")
         if "text/html" in self.request.headers.get("Accept", ""):
             nonce = secrets.token_urlsafe(16)
             page = error_page(
@@ -55,15 +57,19 @@ class _SignInHandler(ErrorAnswers, RequestHandler):
         return f"{self.sse_auth.options.public_url}/auth/callback"
 
     @property
-    def browser_cookie(self) -> str:
-        """The name of the cookie that binds a sign-in to its browser."""
+    def browser_cookies(self) -> str:
+        """What the names of the cookies that bind a sign-in to its browser begin with."""
         name = self.sse_auth.cookie_name
-        return "__Host-sign-in" if name.startswith("__Host-") else f"{name}_sign_in"
+        return "__Host-sign-in-" if name.startswith("__Host-") else f"{name}_sign_in_"
 
-    def browser(self) -> Secret | None:
-        """The browser's binding value, shared by the sign-ins of all its tabs."""
+    def browser_cookie(self, state: Secret) -> str:
+        """The name of the cookie of one sign-in: tabs that begin at the same time do not overwrite each other's."""
+        return f"{self.browser_cookies}{state.reveal()[:8]}"
+
+    def browser(self, state: Secret) -> Secret | None:
+        """The browser's binding value for this sign-in."""
         try:
-            presented = read_cookie(self.request.headers.get("Cookie"), self.browser_cookie)
+            presented = read_cookie(self.request.headers.get("Cookie"), self.browser_cookie(state))
         except AuthError as error:
             raise InvalidRequestError("The sign-in cookie is malformed.", reason=str(error)) from error
         return presented.secret if presented is not None else None
@@ -78,14 +84,12 @@ class LoginHandler(_SignInHandler):
         """Redirect to the provider. 429 beyond 120 a minute from one address, 503 while the provider is away."""
         auth = self.sse_auth
         self.redirect_loopback_page()
+        auth.guard.check_origin(self.request)
         auth.sign_ins.hit(self.request_info.remote)
         arguments = single_arguments(self.request, "return_to", "login_hint", "scope", "reauth")
         reauth = arguments.get("reauth")
         session = await auth.sessions.find_by_reauth(Secret(reauth)) if reauth else None
-        try:
-            browser = self.browser() or Secret.random()
-        except InvalidRequestError:
-            browser = Secret.random()
+        browser = Secret.random()
         attempt = SignInAttempt.begin(
             browser=browser,
             return_to=arguments.get("return_to", "/"),
@@ -97,8 +101,9 @@ class LoginHandler(_SignInHandler):
         url = await self.provider.authorization_url(request, self.redirect_uri)
         await auth.records.put(RECORD_KIND, attempt.state.digest(), attempt.to_record(), attempt.expires_at)
         secure = auth.options.secure
+        self._forget_abandoned()
         self.set_cookie(
-            self.browser_cookie,
+            self.browser_cookie(attempt.state),
             browser.reveal(),
             path="/",
             httponly=True,
@@ -108,12 +113,27 @@ class LoginHandler(_SignInHandler):
         )
         self.redirect(url)
 
+    def _forget_abandoned(self) -> None:
+        """Sign-ins that nobody finished must not fill the request's headers."""
+        begun = [name for name in self.request.cookies if name.startswith(self.browser_cookies)]
+        if len(begun) >= MAX_BEGUN:
+            for name in begun:
+                self.clear_cookie(name, path="/", secure=self.sse_auth.options.secure, httponly=True, samesite="Lax")
+
 
 class CallbackHandler(_SignInHandler):
     """The browser comes back from the provider."""
 
     async def get(self) -> None:
         """Check, exchange the code, begin or revive the session, set its cookie, and go where the sign-in began."""
+        self.sse_auth.guard.check_host(self.request)
+        try:
+            await self._sign_in()
+        except AuthError as error:
+            self.sse_auth.audit.write("sign-in", outcome=error.code, reason=error.reason)
+            raise
+
+    async def _sign_in(self) -> None:
         auth = self.sse_auth
         callback = Callback.read(
             {
@@ -127,13 +147,16 @@ class CallbackHandler(_SignInHandler):
                 "This sign-in is unknown, used or too old; start it again.", reason="no such state"
             )
         attempt = SignInAttempt.from_record(record)
-        attempt.check_browser(self.browser(), now=auth.clock.time())
+        attempt.check_browser(self.browser(callback.state), now=auth.clock.time())
         code = await self.provider.accept_callback(callback)
         began = auth.clock.time()
         answer = await self.provider.exchange_code(code, redirect_uri=self.redirect_uri, verifier=attempt.verifier)
         user = await self._identify(answer, attempt, began)
         _, credential = await auth.sessions.sign_in(user, revive=attempt.reauth, previous=self._previous())
         self.set_cookie(**auth.session_cookie(credential))
+        self.clear_cookie(
+            self.browser_cookie(callback.state), path="/", secure=auth.options.secure, httponly=True, samesite="Lax"
+        )
         self.redirect(attempt.return_to)
 
     async def _identify(self, answer: TokenResponse, attempt: SignInAttempt, began: float) -> SignedInUser:
