@@ -96,9 +96,7 @@ class SessionWatch:
         if session_id in self._reading:
             self._again.add(session_id)
             return
-        task = asyncio.create_task(self._read(session_id), name=f"read session {session_id}")
-        self._reading[session_id] = task
-        task.add_done_callback(lambda _: self._reading.pop(session_id, None))
+        self._reading[session_id] = asyncio.create_task(self._read(session_id), name=f"read session {session_id}")
 
     def _on_change(self, change: SessionChange) -> None:
         if change.kind is ChangeKind.LOST:
@@ -115,6 +113,13 @@ class SessionWatch:
                 self.read_again(change.session_id)
 
     async def _read(self, session_id: str) -> None:
+        try:
+            await self._read_and_tell(session_id)
+        finally:
+            # In this very step: what comes a turn of the loop later begins a read of its own.
+            del self._reading[session_id]
+
+    async def _read_and_tell(self, session_id: str) -> None:
         failures = 0
         while True:
             self._again.discard(session_id)

@@ -1,0 +1,55 @@
+"""What happens to a session reaches whoever holds a stream of it, however unlucky the moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from tests.stores.backends import make_session
+from tornado_sse_auth.identity import Session
+from tornado_sse_auth.sessions.cache import SessionCache
+from tornado_sse_auth.sessions.revocation import SessionWatch
+from tornado_sse_auth.stores import MemorySessionStore
+from tornado_sse_auth.stores.base import ChangeKind, SessionChange
+from tornado_sse_auth.testing import ManualClock
+
+
+class Streams:
+    """Holds a stream of every session, and hears; `meanwhile` runs at the first news."""
+
+    def __init__(self) -> None:
+        self.told: list[Session] = []
+        self.heard = asyncio.Event()
+        self.open: set[str] = {"s1"}
+
+    def count(self, session_id: str) -> int:
+        return int(session_id in self.open)
+
+    def session_ids(self) -> Iterable[str]:
+        return tuple(self.open)
+
+    def session_changed(self, session: Session) -> None:
+        self.told.append(session)
+        self.heard.set()
+
+    def session_ended(self, session_id: str, reason: str) -> None:
+        self.open.discard(session_id)
+
+
+async def test_a_change_at_the_end_of_a_read_is_read_too() -> None:
+    """SEC-50: the second of two changes arrives when the first has just been told."""
+    clock = ManualClock()
+    store = MemorySessionStore(clock=clock)
+    await store.insert(make_session(clock, "s1"))
+    watch = SessionWatch(store, SessionCache(size=10, ttl=5.0, clock=clock), clock)
+    streams = Streams()
+    watch.start(streams, streams)
+    change = SessionChange(ChangeKind.CHANGED, "s1")
+    watch._on_change(change)
+    for expected in range(1, 20):
+        async with asyncio.timeout(5):
+            await streams.heard.wait()  # woken in the very turn in which the read has ended
+        assert len(streams.told) == expected
+        streams.heard.clear()
+        watch._on_change(change)
+    await watch.close()
