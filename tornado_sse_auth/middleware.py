@@ -13,7 +13,12 @@ from tornado.httputil import HTTPServerRequest
 
 from .audit import AuditLog
 from .clock import Clock, SystemClock
-from .errors import AuthenticationRequiredError, ConfigurationError, ReauthorizationRequiredError
+from .errors import (
+    AuthenticationRequiredError,
+    ConfigurationError,
+    ReauthorizationRequiredError,
+    StoreUnavailableError,
+)
 from .events import EventLog, MemoryEventLog
 from .health import Check, Health, Status
 from .identity import CredentialKind, Secret, Session, SessionState, UserContext
@@ -256,7 +261,14 @@ class SSEAuthenticationMiddleware:
                 Status.FAIL,
                 "The session store does not answer: new sign-ins and uncached sessions get 503, open streams go on. "
                 "Look at the MongoDB replica set.",
-            )
+            ),
+            Check(
+                "change_feed",
+                self._check_change_feed,
+                Status.WARN,
+                "The store's change feed is silent: what ends or changes in another process reaches open streams only "
+                "after some seconds. Look at the MongoDB replica set and its oplog.",
+            ),
         ]
         if self.provider is not None:
             checks.append(
@@ -284,6 +296,10 @@ class SSEAuthenticationMiddleware:
         started = self.clock.monotonic()
         await self.store.ping()
         self.metrics.timing("store.check", self.clock.monotonic() - started)
+
+    async def _check_change_feed(self) -> None:
+        if not (self.store.feed_alive and self.events.feed_alive):
+            raise StoreUnavailableError(reason="the change feed has not answered lately")
 
     async def _check_client(self) -> None:
         if self.provider is not None and self.provider.alarm is not None:

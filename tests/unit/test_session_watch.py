@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
 from tests.stores.backends import make_session
 from tornado_sse_auth.identity import Session
+from tornado_sse_auth.listeners import Listeners
 from tornado_sse_auth.sessions.cache import SessionCache
 from tornado_sse_auth.sessions.revocation import SessionWatch
 from tornado_sse_auth.stores import MemorySessionStore
@@ -52,4 +54,35 @@ async def test_a_change_at_the_end_of_a_read_is_read_too() -> None:
         assert len(streams.told) == expected
         streams.heard.clear()
         watch._on_change(change)
+    await watch.close()
+
+
+async def test_while_the_feed_is_silent_open_streams_are_looked_after() -> None:
+    """SEC-50: revoked and narrowed elsewhere, and nobody tells."""
+    clock = ManualClock()
+
+    class Mute(MemorySessionStore):
+        alive = True
+
+        @property
+        def feed_alive(self) -> bool:
+            return self.alive
+
+    store = Mute(clock=clock)
+    session = make_session(clock, "s1")
+    await store.insert(session)
+    await store.insert(make_session(clock, "s2", credentials=()))
+    watch = SessionWatch(store, SessionCache(size=10, ttl=5.0, clock=clock), clock)
+    streams = Streams()
+    streams.open = {"s1", "s2"}
+    watch.start(streams, streams)
+    store._listeners = Listeners()
+    await store.update(replace(session, scopes=frozenset()))
+    watch.mind_the_feed()
+    await asyncio.sleep(0)
+    assert streams.told == []
+    store.alive = False
+    watch.mind_the_feed()
+    await asyncio.wait_for(asyncio.gather(*watch._reading.values()), 5)
+    assert {told.id: told.scopes for told in streams.told}["s1"] == frozenset()
     await watch.close()

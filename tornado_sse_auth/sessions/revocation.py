@@ -10,6 +10,7 @@ from typing import Protocol
 from ..clock import Clock
 from ..errors import StoreUnavailableError
 from ..identity import Session
+from ..periodic import MonotonicPeriodicCallback
 from ..stores.base import ChangeKind, SessionChange, SessionStore
 from .cache import SessionCache
 
@@ -18,6 +19,7 @@ __all__ = ["OpenSessions", "SessionListener", "SessionWatch"]
 _log = logging.getLogger(__name__)
 
 CONCURRENT_READS = 10
+FEED_CHECK = 5.0
 RETRY_AFTER = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -49,7 +51,8 @@ class SessionWatch:
     """Follows the store's change feed, keeps the cache honest, and tells the listeners.
 
     A session is read again only where this process holds a stream of it. Reads are coalesced per session, at most
-    10 at a time, and repeated until the store answers.
+    10 at a time, and repeated until the store answers. While the feed is silent, every session with an open stream is
+    read each five seconds.
     """
 
     def __init__(self, store: SessionStore, cache: SessionCache, clock: Clock) -> None:
@@ -62,18 +65,21 @@ class SessionWatch:
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
         self._slots = asyncio.Semaphore(CONCURRENT_READS)
+        self._periodic = MonotonicPeriodicCallback(self.mind_the_feed, FEED_CHECK * 1000)
 
     def start(self, open_sessions: OpenSessions, *listeners: SessionListener) -> None:
         """Begin to follow the feed on behalf of `listeners`."""
         self._open = open_sessions
         self._listeners = list(listeners)
         self._unsubscribe = self._store.subscribe(self._on_change)
+        self._periodic.start()
 
     async def close(self) -> None:
         """Stop following. Twice is once."""
         if self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
+        self._periodic.stop()
         tasks = list(self._reading.values())
         for task in tasks:
             task.cancel()
@@ -98,12 +104,21 @@ class SessionWatch:
             return
         self._reading[session_id] = asyncio.create_task(self._read(session_id), name=f"read session {session_id}")
 
+    def mind_the_feed(self) -> None:
+        """Called each five seconds: what the feed does not tell must be asked for."""
+        if not self._store.feed_alive:
+            _log.warning("the change feed is silent; sessions with open streams are read again")
+            self._read_all()
+
+    def _read_all(self) -> None:
+        if self._open is not None:
+            for session_id in list(self._open.session_ids()):
+                self.read_again(session_id)
+
     def _on_change(self, change: SessionChange) -> None:
         if change.kind is ChangeKind.LOST:
             self._cache.clear()
-            if self._open is not None:
-                for session_id in list(self._open.session_ids()):
-                    self.read_again(session_id)
+            self._read_all()
         elif change.kind is ChangeKind.ENDED:
             if not self._cache.is_ended(change.session_id):
                 self.ended(change.session_id, "revoked")

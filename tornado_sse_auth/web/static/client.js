@@ -126,7 +126,7 @@ export class EventParser {
     this.#line = lines.pop() ?? '';
     for (const line of lines) {
       if (line !== '') this.#field(line);
-      else if (this.#dispatches()) yield this.#event();
+      else yield* this.#dispatch();
     }
   }
 
@@ -142,18 +142,13 @@ export class EventParser {
     else if (name === 'retry' && /^[0-9]+$/.test(value)) this.retry = Number(value);
   }
 
-  #dispatches() {
+  /** @returns {StreamEvent[]}  none where the event has no data */
+  #dispatch() {
+    const [type, data] = [this.#type, this.#data];
     this.lastEventId = this.#id;
-    if (this.#data.length === 0) this.#type = '';
-    return this.#data.length > 0;
-  }
-
-  /** @returns {StreamEvent} */
-  #event() {
-    const event = { type: this.#type || 'message', data: this.#data.join('\n'), lastEventId: this.lastEventId };
     this.#type = '';
     this.#data = [];
-    return event;
+    return data.length > 0 ? [{ type: type || 'message', data: data.join('\n'), lastEventId: this.lastEventId }] : [];
   }
 }
 
