@@ -1,7 +1,8 @@
 // Who the user is, the user's sessions, and a bearer for the terminal.
 import { ask, element, make } from './page.js';
 
-const relative = new Intl.RelativeTimeFormat(undefined, { numeric: 'auto' });
+const today = new Intl.DateTimeFormat(undefined, { timeStyle: 'short' });
+const earlier = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
 
 /** What the user is called. */
 export const nameOf = ({ user_id, claims }) =>
@@ -41,6 +42,7 @@ export async function showSessions(onFailure) {
 function sessionRow(session, onFailure) {
   const name = programOf(session.client);
   const streams = session.open_streams === 1 ? '1 open stream' : `${session.open_streams} open streams`;
+  const facts = [streams, `signed in ${when(session.created)}`, `last seen ${when(session.last_seen)}`];
   const end = make('button', { type: 'button', class: 'quiet small', 'aria-label': `End the session of ${name}` }, 'End');
   end.addEventListener('click', async () => {
     end.disabled = true;
@@ -56,17 +58,17 @@ function sessionRow(session, onFailure) {
     make('div', { class: 'session-text' },
       make('p', { class: 'session-name', title: session.client ?? '' },
         name, ...(session.current ? [make('span', { class: 'tag strong' }, 'this one')] : [])),
-      make('p', { class: 'session-facts' }, `${streams}, seen ${ago(session.last_seen)}, since ${ago(session.created)}`)),
+      make('p', { class: 'session-facts' }, facts.map(unbroken).join(', '))),
     end);
 }
 
-function ago(iso) {
-  const seconds = Math.round((Date.parse(iso) - Date.now()) / 1000);
-  for (const [unit, length] of [['day', 86_400], ['hour', 3_600], ['minute', 60]]) {
-    if (-seconds >= length) return relative.format(Math.round(seconds / length), unit);
-  }
-  return seconds > -5 ? 'just now' : relative.format(seconds, 'second');
+/** A time of day stays true while the page is looked at; "a minute ago" does not. */
+function when(iso) {
+  const time = new Date(iso);
+  return (time.toDateString() === new Date().toDateString() ? today : earlier).format(time);
 }
+
+const unbroken = (words) => words.replaceAll(' ', '\u00a0');
 
 /** A guess from a User-Agent header, for people only. */
 function programOf(client) {

@@ -3,7 +3,7 @@ import { connectStream } from '/auth/client.js';
 import { forgetBearer, nameOf, showSessions, showUser } from './account.js';
 import { clearLog, logEvent, logTick } from './event-log.js';
 import { ask, element } from './page.js';
-import { forgetToken, showTick } from './token-view.js';
+import { forgetToken, holdToken, showTick } from './token-view.js';
 
 const SIGN_IN = '/auth/login?return_to=/';
 const ENDED = {
@@ -51,6 +51,7 @@ function enter(me) {
   const may = me.scopes.includes('events:write');
   element('publish-send').disabled = !may;
   element('publish-result').textContent = may ? '' : 'Your session lacks the scope events:write.';
+  stream?.close(); // asked twice at once, it may be entered twice
   stream = connectStream('/events', { onEvent: showEvent, onState: showState });
 }
 
@@ -95,8 +96,10 @@ function showState(now) {
   element('lamp-text').textContent = LAMP[now.state];
   element('reauthorization').hidden = now.state !== 'reauthorization';
   showCountdown(now.retry_in);
-  if (now.state === 'waiting') logEvent('stream', `${now.reason}, back in ${now.retry_in.toFixed(1)} s`);
-  else if (now.state === 'reauthorization') {
+  if (now.state !== 'open' && now.state !== 'reauthorization') holdToken();
+  if (now.state === 'waiting') {
+    logEvent('stream', `not connected (${now.reason}), trying again in ${now.retry_in.toFixed(1)} s`);
+  } else if (now.state === 'reauthorization') {
     logEvent('auth', `auth_required: ${now.reason}`);
     element('reauthorization-link').href = returning(now.authorization_url ?? SIGN_IN);
   } else if (now.state === 'signed_out') {
@@ -170,7 +173,7 @@ element('publish').addEventListener('submit', async (event) => {
     result.textContent = `Accepted as event ${id}`;
   } catch (error) {
     result.classList.add('failed');
-    result.textContent = error instanceof SyntaxError ? 'This is no JSON document.' : error.message;
+    result.textContent = error instanceof SyntaxError ? 'This is not valid JSON.' : error.message;
     text.focus();
   }
 });

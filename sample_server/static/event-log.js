@@ -2,6 +2,7 @@
 import { clock, element, make } from './page.js';
 
 const ROWS = 200;
+const LONGEST = 1_000; // characters of one row
 const list = element('log');
 const empty = element('log-empty');
 const ticks = element('log-ticks');
@@ -14,17 +15,22 @@ ticks.addEventListener('change', () => {
 });
 element('log-clear').addEventListener('click', clearLog);
 
-/** `kind` names the colour and is the row's label; `text` is shown as it is. */
+/** `kind` names the colour and is the row's label; `text` is shown as it is, but for what is too long of it. */
 export function logEvent(kind, text) {
   const now = new Date();
   list.prepend(
     make('li', { class: `kind-${kind}` },
       make('time', { datetime: now.toISOString() }, clock.format(now)),
       make('span', { class: 'kind' }, kind),
-      make('span', { class: 'text' }, text)),
+      make('span', { class: 'text' }, shortened(text))),
   );
   while (list.children.length > ROWS) list.lastElementChild.remove();
   refreshEmpty();
+}
+
+function shortened(text) {
+  if (text.length <= LONGEST) return text;
+  return `${text.slice(0, LONGEST)}… (${text.length.toLocaleString()} characters in all)`;
 }
 
 export function logTick(text) {

@@ -31,9 +31,17 @@ export function showTick({ seq, token_expires_in: now }) {
   const part = full > 0 && now !== null ? Math.min(1, Math.max(0, now / full)) : 0;
   element('ring-left').setAttribute('stroke-dashoffset', 100 * (1 - part));
   ring.classList.toggle('low', now !== null && part <= 0.1);
+  ring.classList.remove('stale');
   history = [...history, { at: Date.now() / 1000, left: now }].slice(-SECONDS);
   drawSaw();
   return refreshed;
+}
+
+/** No tick comes: the number is an old one, and says so. */
+export function holdToken() {
+  if (left === null) return;
+  element('token-unit').textContent = 'last seen';
+  ring.classList.add('stale');
 }
 
 /** Another session, or none: nothing of the one before is left. */
@@ -46,7 +54,7 @@ export function forgetToken() {
   element('token-refreshes').textContent = element('token-ticks').textContent = '0';
   element('token-latest').textContent = 'none yet';
   element('ring-left').setAttribute('stroke-dashoffset', 100);
-  ring.classList.remove('refreshed', 'low');
+  ring.classList.remove('refreshed', 'low', 'stale');
   drawSaw();
 }
 
