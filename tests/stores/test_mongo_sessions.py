@@ -34,6 +34,7 @@ from tornado_sse_auth.stores import ChangeKind, Lease, LeaseRefused, MongoSessio
 
 # A call ends within a second; a machine at work on other things may need longer to notice.
 BOUND = 3.0
+COLLECTIONS = ("sessions", "single_use_records", "kept_records")
 Document = Mapping[str, Any]
 Forge = Callable[[Document, Document, str], object]
 
@@ -82,6 +83,7 @@ async def populate(store: MongoSessionStore, session: Session) -> Secret:
     assert await store.require_reauthorization(waiting, spent_version=2) is not None
     state = Secret("state-value")
     await store.records.put("sign_in", state.digest(), {"verifier": "verifier-value"}, session.expires_at)
+    await store.kept.put("client", "c1", {"secret": "kept-value"}, session.expires_at)
     return state
 
 
@@ -96,10 +98,11 @@ async def test_a_copy_of_the_database_has_no_secret(mongo: MongoBackend) -> None
     )
     state = await populate(store, session)
     documents = await dump(mongo)
-    assert {name: len(found) for name, found in documents.items()} == {"sessions": 1, "single_use_records": 1}
+    counts = {name: len(found) for name, found in documents.items()}
+    assert counts == {"sessions": 1, "single_use_records": 1, "kept_records": 1}
     content = b"".join(bson.encode(document) for found in documents.values() for document in found)
     assert session.user_id.encode() in content
-    secrets = [credential.reveal(), state.reveal(), "reauth-value", "verifier-value"]
+    secrets = [credential.reveal(), state.reveal(), "reauth-value", "verifier-value", "kept-value"]
     secrets += [f"{kind}-{name}" for kind in ("access", "refresh") for name in ("first-token-set", "renewed-token-set")]
     for secret in secrets:
         plain = secret.encode()
@@ -113,7 +116,7 @@ async def test_every_document_says_its_schema(mongo: MongoBackend) -> None:
     store = await mongo.open()
     await populate(store, make_session(mongo.clock))
     documents = [document for found in (await dump(mongo)).values() for document in found]
-    assert [document.get("schema") for document in documents] == [1, 1]
+    assert [document.get("schema") for document in documents] == [1, 1, 1]
 
 
 async def test_a_document_of_another_schema_is_skipped(mongo: MongoBackend) -> None:
@@ -132,6 +135,9 @@ async def test_a_document_of_another_schema_is_skipped(mongo: MongoBackend) -> N
     await store.records.put("sign_in", digest, {}, mongo.clock.time() + 60)
     await raw(mongo, lambda database: database["single_use_records"].update_one({}, {"$set": {"schema": 2}}))
     assert await store.records.take("sign_in", digest) is None
+    await store.kept.put("client", "c1", {}, mongo.clock.time() + 60)
+    await raw(mongo, lambda database: database["kept_records"].update_one({}, {"$set": {"schema": 2}}))
+    assert await store.kept.get("client", "c1") is None
 
 
 async def test_indexes_are_made_at_start(mongo: MongoBackend) -> None:
@@ -139,10 +145,10 @@ async def test_indexes_are_made_at_start(mongo: MongoBackend) -> None:
     await asyncio.gather(mongo.open(), mongo.open())
 
     def indexes(database: Database[dict[str, Any]]) -> list[Any]:
-        return [database[name].index_information() for name in ("sessions", "single_use_records")]
+        return [database[name].index_information() for name in COLLECTIONS]
 
-    sessions, records = await raw(mongo, indexes)
-    for found in (sessions, records):
+    sessions, records, kept = await raw(mongo, indexes)
+    for found in (sessions, records, kept):
         assert (found["ends_at"]["key"], found["ends_at"]["expireAfterSeconds"]) == ([("ends_at", 1)], 0)
     keys = {tuple(name for name, _ in index["key"]) for index in sessions.values()}
     assert keys == {
@@ -210,7 +216,7 @@ async def test_a_sealed_value_opens_in_its_place_only(mongo: MongoBackend, forge
 
 
 async def test_a_record_opens_in_its_place_only(mongo: MongoBackend) -> None:
-    """SEC-55: the value of one sign-in is of no use to another."""
+    """SEC-55: the value of one sign-in, or of one client, is of no use to another."""
     store = await mongo.open()
     digests = [os.urandom(32), os.urandom(32)]
     for digest in digests:
@@ -224,6 +230,18 @@ async def test_a_record_opens_in_its_place_only(mongo: MongoBackend) -> None:
     forged, untouched = sorted(digests)
     assert await store.records.take("sign_in", forged) is None
     assert await store.records.take("sign_in", untouched) == {"n": untouched.hex()}
+    for key in ("c1", "c2"):
+        await store.kept.put("client", key, {"key": key}, mongo.clock.time() + 60)
+
+    def move_kept(database: Database[dict[str, Any]]) -> None:
+        first, second = database["kept_records"].find().sort("_id", 1)
+        database["kept_records"].update_one({"_id": first["_id"]}, {"$set": {"value": second["value"]}})
+
+    await raw(mongo, move_kept)
+    record = await store.kept.get("client", "c2")
+    assert await store.kept.get("client", "c1") is None
+    assert record is not None
+    assert record.value == {"key": "c2"}
 
 
 # -- when MongoDB fails ----------------------------------------------------------------------------------------------
@@ -257,6 +275,11 @@ async def test_a_frozen_mongod_fails_calls_in_time(
         lambda: store.require_reauthorization(gone, spent_version=1),
         lambda: store.records.put("sign_in", digest, {}, clock.time() + 60),
         lambda: store.records.take("sign_in", digest),
+        lambda: store.kept.get("client", "c"),
+        lambda: store.kept.put("client", "c", {}, clock.time() + 60),
+        lambda: store.kept.replace("client", "c", {}, clock.time() + 60, version=1),
+        lambda: store.kept.delete("client", "c"),
+        lambda: store.kept.trim("client", keep=1, expiring_before=clock.time()),
         lambda: store.ping(),
     ]
     with own_mongod.members[0].stopped():

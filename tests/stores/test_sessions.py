@@ -11,7 +11,7 @@ import pytest
 
 from tests.stores.backends import Backend, Heard, make_credential, make_session, make_token_set
 from tornado_sse_auth.identity import RefreshState, Secret, Session, SessionState
-from tornado_sse_auth.stores import ChangeKind, SessionChange, SessionStore, VersionConflict
+from tornado_sse_auth.stores import ChangeKind, KeptRecord, SessionChange, SessionStore, VersionConflict
 
 
 async def found(store: SessionStore, session_id: str = "s1") -> Session:
@@ -192,3 +192,46 @@ async def test_a_record_is_taken_once(backend: Backend, store: SessionStore) -> 
     await store.records.put("sign_in", digest, value, ends)
     backend.clock.advance(60)
     assert await store.records.take("sign_in", digest) is None
+
+
+async def test_a_kept_record_is_changed_by_compare_and_set(backend: Backend, store: SessionStore) -> None:
+    """Of ten who write on one version one succeeds; version 0 means that nothing is there; what has expired is not."""
+    other = (await backend.open()).kept
+    kept, now = store.kept, backend.clock.time()
+    value = {"name": "$x", "n": [1, None]}
+    assert await kept.get("client", "c1") is None
+    assert not await kept.replace("client", "c1", value, now + 60, version=1)
+    made = await asyncio.gather(*(kept.replace("client", "c1", {"n": n}, now + 60, version=0) for n in range(10)))
+    assert made.count(True) == 1
+    await kept.put("client", "c1", value, now + 60)
+    assert await other.get("client", "c1") == KeptRecord(value, 2, now + 60)
+    assert await other.get("session", "c1") is None
+    changed = await asyncio.gather(
+        *(where.replace("client", "c1", {"n": n}, now + 90, version=2) for where in (kept, other) for n in range(5))
+    )
+    assert changed.count(True) == 1
+    record = await kept.get("client", "c1")
+    assert record is not None
+    assert (record.value, record.version, record.expires_at) == ({"n": changed.index(True) % 5}, 3, now + 90)
+    backend.clock.advance(90)
+    assert await kept.get("client", "c1") is None
+    assert not await kept.replace("client", "c1", value, now + 200, version=3)
+    assert not await kept.delete("client", "c1")
+    assert await kept.replace("client", "c1", value, now + 200, version=0)
+    assert await other.delete("client", "c1")
+    assert await kept.get("client", "c1") is None
+
+
+async def test_kept_records_have_a_ceiling(backend: Backend, store: SessionStore) -> None:
+    """What expires soonest goes first; what expires late stays, whatever the ceiling; other kinds do not count."""
+    kept, now = store.kept, backend.clock.time()
+    for number in range(6):
+        await kept.put("client", f"c{number}", {}, now + (60 if number % 2 else 9000) + number)
+    await kept.put("session", "s", {}, now + 60)
+    assert await kept.trim("client", keep=6, expiring_before=now + 100) == 6
+    assert await kept.trim("client", keep=5, expiring_before=now + 100) == 5
+    assert [await kept.get("client", f"c{number}") is not None for number in range(6)] == [True, False, *[True] * 4]
+    backend.clock.advance(63)
+    assert await kept.trim("client", keep=2, expiring_before=now + 100) == 3
+    assert [await kept.get("client", f"c{number}") is not None for number in range(6)] == [True, False] * 3
+    assert await kept.trim("client", keep=0, expiring_before=now + 9003) == 1

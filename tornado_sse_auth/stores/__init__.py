@@ -3,6 +3,8 @@
 from .base import (
     ChangeKind,
     ChangeListener,
+    KeptRecord,
+    KeptRecords,
     Lease,
     LeaseRefused,
     SessionChange,
@@ -16,6 +18,8 @@ from .mongo import MongoSessionStore
 __all__ = [
     "ChangeKind",
     "ChangeListener",
+    "KeptRecord",
+    "KeptRecords",
     "Lease",
     "LeaseRefused",
     "MemorySessionStore",

@@ -13,6 +13,8 @@ from ..identity import RefreshState, Session
 __all__ = [
     "ChangeKind",
     "ChangeListener",
+    "KeptRecord",
+    "KeptRecords",
     "Lease",
     "LeaseRefused",
     "SessionChange",
@@ -77,6 +79,41 @@ class SingleUseRecords(ABC):
         """Remove and return the value, atomically: of many takers one gets it. None: unknown, taken, expired."""
 
 
+@dataclass(frozen=True, slots=True)
+class KeptRecord:
+    """A kept record as stored. `version` rises with every write, `expires_at` is in epoch seconds."""
+
+    value: dict[str, Any]
+    version: int
+    expires_at: float
+
+
+class KeptRecords(ABC):
+    """Small records that are read many times and changed by compare-and-set: registered clients, MCP sessions. What
+    has expired is not there. The key is no secret (of a secret its digest is), the value is sealed at rest."""
+
+    @abstractmethod
+    async def get(self, kind: str, key: str) -> KeptRecord | None:
+        """The record, or None."""
+
+    @abstractmethod
+    async def put(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float) -> None:
+        """Store a JSON-able `value` until `expires_at` (epoch seconds), whatever is there."""
+
+    @abstractmethod
+    async def replace(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float, *, version: int) -> bool:
+        """Store it on condition that the version there is `version`; with 0, that nothing is there. False when not."""
+
+    @abstractmethod
+    async def delete(self, kind: str, key: str) -> bool:
+        """Remove the record. False when there was none."""
+
+    @abstractmethod
+    async def trim(self, kind: str, *, keep: int, expiring_before: float) -> int:
+        """Where there are more than `keep` records of that kind, remove those that expire soonest, and none that
+        expires at `expiring_before` or later; how many are left."""
+
+
 class SessionStore(ABC):
     """Sessions, their credentials and token sets, the leases for refreshing them, and a feed of changes.
 
@@ -85,6 +122,7 @@ class SessionStore(ABC):
     """
 
     records: SingleUseRecords
+    kept: KeptRecords
 
     @abstractmethod
     async def start(self) -> None:

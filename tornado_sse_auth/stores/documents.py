@@ -18,6 +18,7 @@ from ..identity import Credential, CredentialKind, RefreshState, Secret, Session
 from ..sealing import Keyring, UnsealError, context
 
 __all__ = [
+    "KEPT_INDEXES",
     "RECORD_INDEXES",
     "SCHEMA",
     "SESSION_INDEXES",
@@ -53,6 +54,7 @@ SESSION_INDEXES = (
     IndexModel("sid", name="sid", sparse=True),
 )
 RECORD_INDEXES = (IndexModel("ends_at", name="ends_at", expireAfterSeconds=0),)
+KEPT_INDEXES = (*RECORD_INDEXES, IndexModel([("kind", ASCENDING), ("expires_at", ASCENDING)], name="kind"))
 
 
 class UnreadableDocumentError(Exception):

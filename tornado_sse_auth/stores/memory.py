@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -21,36 +20,14 @@ from .base import (
     LeaseRefused,
     SessionChange,
     SessionStore,
-    SingleUseRecords,
     VersionConflict,
 )
+from .memory_records import MemoryKeptRecords, MemorySingleUseRecords
 
-__all__ = ["MemorySessionStore", "MemorySingleUseRecords"]
+__all__ = ["MemorySessionStore"]
 
-MAX_RECORDS = 100_000
 # Expired sessions removed by one insert: more than one, so that the dead are removed faster than new ones come.
 PURGE_STEPS = 8
-
-
-class MemorySingleUseRecords(SingleUseRecords):
-    """Records in a dict; beyond `MAX_RECORDS` the oldest is dropped."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._records: OrderedDict[tuple[str, bytes], tuple[str, float]] = OrderedDict()
-
-    async def put(self, kind: str, digest: bytes, value: Mapping[str, Any], expires_at: float) -> None:
-        self._records.pop((kind, digest), None)
-        self._records[kind, digest] = (json.dumps(dict(value)), expires_at)
-        while len(self._records) > MAX_RECORDS:
-            self._records.popitem(last=False)
-
-    async def take(self, kind: str, digest: bytes) -> dict[str, Any] | None:
-        text, expires_at = self._records.pop((kind, digest), ("", 0.0))
-        if expires_at <= self._clock.time():
-            return None
-        value: dict[str, Any] = json.loads(text)
-        return value
 
 
 class MemorySessionStore(SessionStore):
@@ -62,6 +39,7 @@ class MemorySessionStore(SessionStore):
     def __init__(self, *, clock: Clock | None = None) -> None:
         self._clock = clock or SystemClock()
         self.records = MemorySingleUseRecords(self._clock)
+        self.kept = MemoryKeptRecords(self._clock)
         self._sessions: dict[str, Session] = {}
         self._by_credential: dict[bytes, str] = {}
         self._by_user: dict[str, set[str]] = {}

@@ -26,6 +26,7 @@ from .base import (
     VersionConflict,
 )
 from .documents import (
+    KEPT_INDEXES,
     RECORD_INDEXES,
     SESSION_INDEXES,
     UnreadableDocumentError,
@@ -36,7 +37,7 @@ from .documents import (
     session_document,
     session_from,
 )
-from .mongo_records import MongoSingleUseRecords
+from .mongo_records import MongoKeptRecords, MongoSingleUseRecords
 
 __all__ = ["MongoSessionStore"]
 
@@ -67,7 +68,7 @@ FEED = (
 
 
 class MongoSessionStore(SessionStore):
-    """Sessions in the collection `sessions`, single-use records in `single_use_records`, of a Motor or PyMongo
+    """Sessions in the collection `sessions`, records in `single_use_records` and `kept_records`, of a Motor or PyMongo
     `AsyncDatabase` whose client the caller closes.
 
     Needs a replica set: the change feed is a change stream. Every call ends within a second; reads go to the primary,
@@ -80,7 +81,9 @@ class MongoSessionStore(SessionStore):
         self._clock = clock or SystemClock()
         self._sessions = collection(database, "sessions")
         self._records = collection(database, "single_use_records")
+        self._kept = collection(database, "kept_records")
         self.records = MongoSingleUseRecords(self._records, keyring, self._clock)
+        self.kept = MongoKeptRecords(self._kept, keyring, self._clock)
         self._listeners: Listeners[SessionChange] = Listeners()
         self._feed = ChangeFeed(
             self._sessions, FEED, on_change=self._on_change, on_loss=self._on_loss, clock=self._clock
@@ -93,6 +96,7 @@ class MongoSessionStore(SessionStore):
         with starting():
             await self._sessions.create_indexes(list(SESSION_INDEXES))
             await self._records.create_indexes(list(RECORD_INDEXES))
+            await self._kept.create_indexes(list(KEPT_INDEXES))
         await self._feed.start()
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Single-use records in MongoDB."""
+"""Records in MongoDB: single-use ones, and kept ones."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from pymongo.errors import DuplicateKeyError
+
 from ..clock import Clock
-from ..mongodb import bounded
+from ..mongodb import bounded, find_one
 from ..sealing import Keyring, UnsealError, context
-from .base import SingleUseRecords
+from .base import KeptRecord, KeptRecords, SingleUseRecords
 from .documents import SCHEMA, date
 
-__all__ = ["MongoSingleUseRecords"]
+__all__ = ["MongoKeptRecords", "MongoSingleUseRecords"]
 
 logger = logging.getLogger(__name__)
 
@@ -55,3 +57,79 @@ class MongoSingleUseRecords(SingleUseRecords):
 
 def _record_id(kind: str, digest: bytes) -> str:
     return f"{kind}:{digest.hex()}"
+
+
+class MongoKeptRecords(KeptRecords):
+    """The same, with a version that each write raises."""
+
+    def __init__(self, records: Any, keyring: Keyring, clock: Clock) -> None:
+        self._records = records
+        self._keyring = keyring
+        self._clock = clock
+
+    async def get(self, kind: str, key: str) -> KeptRecord | None:
+        with bounded():
+            document = await find_one(self._records, {"_id": _kept_id(kind, key)})
+        if document is None or document.get("schema") != SCHEMA or document["expires_at"] <= self._clock.time():
+            return None
+        try:
+            value = json.loads(self._keyring.open(document["value"], context("kept", kind, key)))
+        except UnsealError as error:
+            logger.warning("a kept record of kind %s is unreadable: %s", kind, error)
+            return None
+        return KeptRecord(value, document["version"], document["expires_at"])
+
+    async def put(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float) -> None:
+        with bounded():
+            await self._records.update_one(
+                {"_id": _kept_id(kind, key)}, self._written(kind, key, value, expires_at), upsert=True
+            )
+
+    async def replace(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float, *, version: int) -> bool:
+        name, now = _kept_id(kind, key), self._clock.time()
+        query = {"expires_at": {"$gt": now}, "version": version} if version else {"expires_at": {"$lte": now}}
+        try:
+            with bounded():
+                result = await self._records.update_one(
+                    {"_id": name, **query}, self._written(kind, key, value, expires_at), upsert=not version
+                )
+        except DuplicateKeyError:  # to be made, and there already
+            return False
+        return bool(result.matched_count or result.upserted_id is not None)
+
+    async def delete(self, kind: str, key: str) -> bool:
+        with bounded():
+            document = await self._records.find_one_and_delete(
+                {"_id": _kept_id(kind, key)}, projection={"expires_at": True}
+            )
+        return document is not None and document["expires_at"] > self._clock.time()
+
+    async def trim(self, kind: str, *, keep: int, expiring_before: float) -> int:
+        live = {"kind": kind, "expires_at": {"$gt": self._clock.time()}}
+        with bounded():
+            count: int = await self._records.count_documents(live)
+            if count <= keep:
+                return count
+            expendable = {"kind": kind, "expires_at": {"$gt": self._clock.time(), "$lt": expiring_before}}
+            soonest = self._records.find(expendable, ["_id"]).sort("expires_at", 1).limit(count - keep)
+            found = [document["_id"] for document in await soonest.to_list(None)]
+            # Once more on condition: one that has been used meanwhile stays.
+            result = await self._records.delete_many({"_id": {"$in": found}, "expires_at": {"$lt": expiring_before}})
+        return count - int(result.deleted_count)
+
+    def _written(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float) -> Any:
+        sealed = self._keyring.seal(json.dumps(dict(value)).encode(), context("kept", kind, key))
+        return {
+            "$set": {
+                "schema": SCHEMA,
+                "kind": kind,
+                "value": sealed,
+                "expires_at": expires_at,
+                "ends_at": date(expires_at),
+            },
+            "$inc": {"version": 1},
+        }
+
+
+def _kept_id(kind: str, key: str) -> str:
+    return f"{kind}:{key}"
