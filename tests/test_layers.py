@@ -18,6 +18,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "deadlines listeners periodic",
         "options",
         "sealing metrics audit",
+        "observations",
         "mongodb",
         "stores events",
         "oauth",

@@ -33,6 +33,7 @@ from .identity import CredentialKind, Secret, Session, SessionState, TokenSet, U
 from .metrics import Metrics, NullMetrics, StatsDMetrics
 from .middleware import SSEAuthenticationMiddleware
 from .oauth import Identity, IdentityMapper, OAuthProvider, default_identity_mapper
+from .observations import Interval, Observations, TimerSummary
 from .refresh import RefreshManager
 from .sealing import Keyring
 from .sessions import SessionManager
@@ -55,6 +56,7 @@ __all__ = [
     "InsufficientPermissionError",
     "InsufficientScopeError",
     "InsufficientSubscriptionError",
+    "Interval",
     "InvalidHostError",
     "InvalidOriginError",
     "InvalidRequestError",
@@ -71,6 +73,7 @@ __all__ = [
     "NotFoundHandler",
     "NullMetrics",
     "OAuthProvider",
+    "Observations",
     "OverloadedError",
     "ProviderUnavailableError",
     "RateLimitedError",
@@ -90,6 +93,7 @@ __all__ = [
     "StoreUnavailableError",
     "StreamEnded",
     "SystemClock",
+    "TimerSummary",
     "TokenSet",
     "TooManyStreamsError",
     "UnavailableError",

@@ -24,6 +24,7 @@ from .health import Check, Health, Status
 from .identity import CredentialKind, Secret, Session, SessionState, UserContext
 from .metrics import Metrics, NullMetrics
 from .oauth import IdentityMapper, OAuthProvider, default_identity_mapper
+from .observations import Observations
 from .options import DAY, Options
 from .periodic import MonotonicPeriodicCallback
 from .refresh import RefreshManager
@@ -54,6 +55,7 @@ class SSEAuthenticationMiddleware:
     Make one, `await start()` it, put it into `Application(routes, sse_auth=auth)`, and `await close()` it. Options are
     those of `Options`; times in seconds, sizes in bytes. Raises `ConfigurationError` for what cannot work. The
     middleware starts and closes `store`, `provider`, `events` and `metrics`; a database client belongs to the caller.
+    What it measured in the last minutes is in `observations`, whether or not `metrics` are sent anywhere.
     """
 
     def __init__(
@@ -115,8 +117,9 @@ class SSEAuthenticationMiddleware:
         self.provider = provider
         self.identity_mapper = identity_mapper
         self.events = MemoryEventLog() if events is None else events
-        self.metrics: Metrics = NullMetrics() if metrics is None else metrics
         self.clock: Clock = SystemClock() if clock is None else clock
+        self.observations = Observations(NullMetrics() if metrics is None else metrics, clock=self.clock)
+        self.metrics: Metrics = self.observations
         self.audit = AuditLog(self.clock)
         if provider is not None and provider.metrics is None:
             provider.metrics = self.metrics

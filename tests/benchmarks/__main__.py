@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import requests, schedule, streams, targets
+from tests.benchmarks import measuring, requests, schedule, streams, targets
 from tests.benchmarks.profile import profile
 from tests.benchmarks.rows import Row, as_json, table
 
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "fan-out": streams.fan_out,
     "tick": schedule.tick,
     "targets": targets.targets,
+    "measuring": measuring.measuring,
 }
 
 

@@ -135,14 +135,14 @@ class Timings(RequestHandler):
     """The timers of this process, by name."""
 
     def get(self) -> None:
-        metrics: RecordingMetrics = self.settings["sse_auth"].metrics
+        metrics: RecordingMetrics = self.settings["sse_auth"].observations.sink
         found: dict[str, list[float]] = {}
         for name, seconds in metrics.timings:
             found.setdefault(name, []).append(seconds)
         self.write(found)
 
     def delete(self) -> None:
-        self.settings["sse_auth"].metrics.timings.clear()
+        self.settings["sse_auth"].observations.sink.timings.clear()
 
 
 class CheckProvider(RequestHandler):

@@ -1,0 +1,242 @@
+"""What was measured lately, kept in the process: percentiles, rates and counts for health and for pages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from .clock import Clock, SystemClock
+from .metrics import TARGETS, Metrics
+
+__all__ = ["Interval", "Observations", "TimerSummary"]
+
+SLOT = 10.0
+SLOTS = 30
+SPAN = SLOT * SLOTS
+ENOUGH = 20
+# Buckets grow by a 16th of an octave: what is read from one is at most 2.2 % off.
+BUCKETS_AN_OCTAVE = 16
+SHORTEST = 1e-7
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimerSummary:
+    """How long one operation took. Times in seconds, 0 where nothing was measured; percentiles within 2.2 %.
+
+    `over_target`: how many took longer than `target`, exactly; both are None for a timer without a target.
+    """
+
+    name: str
+    count: int
+    rate: float
+    mean: float
+    p50: float
+    p95: float
+    p99: float
+    longest: float
+    target: float | None
+    over_target: int | None
+
+    @property
+    def target_met(self) -> bool | None:
+        """Whether at least 95 % were within the target; None without a target or with fewer than 20 measured."""
+        if self.over_target is None or self.count < ENOUGH:
+            return None
+        return self.over_target <= 0.05 * self.count
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """What was seen in the `seconds` from `started_at` (epoch seconds) on. A name that was not seen is not there."""
+
+    started_at: float
+    seconds: float
+    timers: Mapping[str, TimerSummary]
+    counts: Mapping[str, int]
+
+
+class _Histogram:
+    """How often which duration, by buckets of about 4 %."""
+
+    __slots__ = ("buckets", "count", "longest", "over", "total")
+
+    def __init__(self) -> None:
+        self.buckets: dict[int, int] = {}
+        self.count = 0
+        self.total = 0.0
+        self.longest = 0.0
+        self.over = 0
+
+    def add(self, other: _Histogram) -> None:
+        for bucket, count in other.buckets.items():
+            self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+        self.count += other.count
+        self.total += other.total
+        self.over += other.over
+        self.longest = max(self.longest, other.longest)
+
+    def percentiles(self, *parts: float) -> Iterator[float]:
+        """The duration below which each of `parts` (rising, 0 to 1) lies."""
+        ordered = iter(sorted(self.buckets.items()))
+        seen, value = 0, 0.0
+        for part in parts:
+            rank = max(1, math.ceil(part * self.count)) if self.count else 0
+            while seen < rank:
+                bucket, count = next(ordered)
+                seen += count
+                value = SHORTEST * 2 ** ((bucket + 0.5) / BUCKETS_AN_OCTAVE)
+            yield min(value, self.longest)
+
+    def summary(self, name: str, seconds: float) -> TimerSummary:
+        p50, p95, p99 = self.percentiles(0.50, 0.95, 0.99)
+        target = TARGETS.get(name)
+        return TimerSummary(
+            name=name,
+            count=self.count,
+            rate=self.count / seconds,
+            mean=self.total / self.count if self.count else 0.0,
+            p50=p50,
+            p95=p95,
+            p99=p99,
+            longest=self.longest,
+            target=target,
+            over_target=None if target is None else self.over,
+        )
+
+
+class _Slot:
+    """Ten seconds."""
+
+    __slots__ = ("counts", "timers")
+
+    def __init__(self) -> None:
+        self.counts: dict[str, int] = {}
+        self.timers: dict[str, _Histogram] = {}
+
+
+class Observations(Metrics):
+    """Stands in front of a sink: passes everything on, and keeps the last five minutes in slots of ten seconds.
+
+    Memory is bounded by the table of names, whatever the load. For one thread. The methods that read take `seconds`,
+    the length of the past that is asked for: at most 300, and rounded up to whole slots.
+    """
+
+    __slots__ = ("_begun", "_clock", "_gauges", "_slot", "_slot_ends", "_slots", "sink")
+
+    def __init__(self, sink: Metrics, *, clock: Clock | None = None) -> None:
+        self.sink = sink
+        self._clock = clock or SystemClock()
+        self._gauges: dict[str, float] = {}
+        self._slots: dict[int, _Slot] = {}
+        self._begun = self._clock.monotonic()
+        self._slot = _Slot()
+        self._slot_ends = -math.inf
+
+    # -- a sink ----------------------------------------------------------------------------------------------------
+
+    def timer(self, name: str, seconds: float) -> None:
+        """Keep and pass on."""
+        self.sink.timer(name, seconds)
+        if self._clock.monotonic() >= self._slot_ends:
+            self._next_slot()
+        histogram = self._slot.timers.get(name)
+        if histogram is None:
+            histogram = self._slot.timers[name] = _Histogram()
+        bucket = int(math.log2(seconds / SHORTEST) * BUCKETS_AN_OCTAVE) if seconds > SHORTEST else 0
+        histogram.buckets[bucket] = histogram.buckets.get(bucket, 0) + 1
+        histogram.count += 1
+        histogram.total += seconds
+        if seconds > histogram.longest:
+            histogram.longest = seconds
+        if name in TARGETS and seconds > TARGETS[name]:
+            histogram.over += 1
+
+    def increment(self, name: str, count: int = 1) -> None:
+        """Keep and pass on."""
+        self.sink.increment(name, count)
+        if self._clock.monotonic() >= self._slot_ends:
+            self._next_slot()
+        counts = self._slot.counts
+        counts[name] = counts.get(name, 0) + count
+
+    def gauge(self, name: str, value: float) -> None:
+        """Keep the newest and pass on."""
+        self.sink.gauge(name, value)
+        self._gauges[name] = value
+
+    def close(self) -> None:
+        """Close the sink; what was kept can still be read."""
+        self.sink.close()
+
+    def _next_slot(self) -> None:
+        index = self._index()
+        for old in [known for known in self._slots if known <= index - SLOTS]:
+            del self._slots[old]
+        self._slot = self._slots.setdefault(index, _Slot())
+        self._slot_ends = (index + 1) * SLOT
+
+    # -- what was seen ---------------------------------------------------------------------------------------------
+
+    @property
+    def gauges(self) -> Mapping[str, float]:
+        """The newest value of each gauge."""
+        return dict(self._gauges)
+
+    def timing_of(self, name: str, seconds: float = SPAN) -> TimerSummary:
+        """The timer `name` over the last `seconds`."""
+        together = _Histogram()
+        for slot in self._last(seconds):
+            if name in slot.timers:
+                together.add(slot.timers[name])
+        return together.summary(name, self._covered(seconds))
+
+    def count_of(self, name: str, seconds: float = SPAN) -> int:
+        """How often `name` was counted in the last `seconds`."""
+        return sum(slot.counts.get(name, 0) for slot in self._last(seconds))
+
+    def rate_of(self, name: str, seconds: float = SPAN) -> float:
+        """The same a second; over the time since the start, where that is shorter."""
+        return self.count_of(name, seconds) / self._covered(seconds)
+
+    def counts(self, seconds: float = SPAN) -> dict[str, int]:
+        """Every counter that moved in the last `seconds`."""
+        found: dict[str, int] = {}
+        for slot in self._last(seconds):
+            for name, count in slot.counts.items():
+                found[name] = found.get(name, 0) + count
+        return found
+
+    def history(self, seconds: float = SPAN) -> tuple[Interval, ...]:
+        """Slot by slot, oldest first and without gaps; the last one is still running."""
+        now = self._clock.monotonic()
+        offset = self._clock.time() - now
+        intervals = []
+        for index in self._indices(seconds):
+            slot = self._slots.get(index) or _Slot()
+            started = max(index * SLOT, self._begun)
+            lasted = max(min((index + 1) * SLOT, now) - started, 1e-3)
+            intervals.append(
+                Interval(
+                    started_at=offset + started,
+                    seconds=lasted,
+                    timers={name: histogram.summary(name, lasted) for name, histogram in slot.timers.items()},
+                    counts=dict(slot.counts),
+                )
+            )
+        return tuple(intervals)
+
+    def _index(self) -> int:
+        return int(self._clock.monotonic() // SLOT)
+
+    def _indices(self, seconds: float) -> range:
+        last = self._index()
+        wanted = min(SLOTS, max(1, math.ceil(seconds / SLOT)))
+        return range(max(last - wanted + 1, int(self._begun // SLOT)), last + 1)
+
+    def _last(self, seconds: float) -> Iterable[_Slot]:
+        return [self._slots[index] for index in self._indices(seconds) if index in self._slots]
+
+    def _covered(self, seconds: float) -> float:
+        started = max(self._indices(seconds).start * SLOT, self._begun)
+        return max(self._clock.monotonic() - started, 1.0)
