@@ -176,6 +176,12 @@ class Session:
         """Epoch seconds at which the session ends if nobody uses it again."""
         return min(self.expires_at, self.idle_expires_at)
 
+    @property
+    def subject(self) -> tuple[str, str] | None:
+        """Issuer and subject at the provider where its user signed in, or None."""
+        issuer, subject = self.claims.get("iss"), self.claims.get("sub")
+        return (issuer, subject) if isinstance(issuer, str) and isinstance(subject, str) else None
+
     def credential(self, digest: bytes) -> Credential | None:
         """The stored credential with this digest, whatever its expiry, or None."""
         for credential in self.credentials:

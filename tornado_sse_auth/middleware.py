@@ -114,6 +114,7 @@ class SSEAuthenticationMiddleware:
         )
         self.store = store
         self.records = store.records
+        self.kept = store.kept
         self.provider = provider
         self.identity_mapper = identity_mapper
         self.events = MemoryEventLog() if events is None else events

@@ -146,6 +146,29 @@ async def test_what_was_ended_is_gone_by_every_key(backend: Backend, store: Sess
         assert await store.find_by_reauth(session.reauth.digest()) is None
 
 
+async def test_the_providers_names_find_sessions(backend: Backend, store: SessionStore) -> None:
+    """By its session id, and by issuer and subject, which follow the claims; only sessions that still live."""
+    alice: dict[str, Any] = {"iss": "https://i.example", "sub": "alice"}
+    first = make_session(backend.clock, "s1", claims=alice, sid="a", created_at=backend.clock.time() - 1)
+    second = make_session(backend.clock, "s2", claims=alice, sid="b")
+    foreign = make_session(backend.clock, "s3", claims=alice | {"iss": "https://other.example"}, sid="a")
+    plain = make_session(backend.clock, "s4", claims={"sub": "alice"}, sid=None)
+    for session in (second, first, foreign, plain):
+        await store.insert(session)
+    other = await backend.open()
+    assert [session.id for session in await other.find_by_sid("a")] == ["s1", "s3"]
+    assert await other.find_by_sid("c") == []
+    assert await other.find_by_subject("https://i.example", "alice") == [first, second]
+    assert await other.find_by_subject("https://i.example", "bob") == []
+    renamed = await store.update(replace(second, claims=alice | {"sub": "bob"}, sid="c"))
+    assert await other.find_by_subject("https://i.example", "bob") == await other.find_by_sid("c") == [renamed]
+    await store.delete("s1")
+    assert await other.find_by_subject("https://i.example", "alice") == []
+    assert [session.id for session in await other.find_by_sid("a")] == ["s3"]
+    backend.clock.advance(2000)
+    assert await other.find_by_sid("a") == []
+
+
 async def test_changes_are_told_to_every_process(backend: Backend, store: SessionStore) -> None:
     """New versions and endings, in the row's order; not who was seen, nor who holds a lease."""
     session = make_session(backend.clock)

@@ -1,6 +1,7 @@
 """The provider: discovery, sign-in, tokens, ID tokens."""
 
 from .identity_mapper import Identity, IdentityMapper, default_identity_mapper
+from .logout_token import LogoutToken
 from .outcome import ClientRejected, IdentityRejected, RefreshRejected, Spent, TokenCallFailure, TransientFailure
 from .provider import OAuthProvider, Timings
 from .sign_in import SIGN_IN_TTL, Callback, SignInAttempt, SignInRequest, safe_return_to
@@ -13,6 +14,7 @@ __all__ = [
     "Identity",
     "IdentityMapper",
     "IdentityRejected",
+    "LogoutToken",
     "OAuthProvider",
     "RefreshRejected",
     "SignInAttempt",

@@ -52,8 +52,10 @@ class SignedToken:
     _registry: _Registry
 
     @classmethod
-    def parse(cls, token: Secret, algorithms: Collection[str]) -> SignedToken:
-        """Raises `IdentityRejected` for all but a JWS under one of `algorithms` without `crit` or keys of its own."""
+    def parse(cls, token: Secret, algorithms: Collection[str], *, explicit_type: str | None = None) -> SignedToken:
+        """Raises `IdentityRejected` for all but a JWS under one of `algorithms` without `crit` or keys of its own.
+
+        A token that names an explicit type (RFC 8725, section 3.11) must name `explicit_type`."""
         registry = _Registry(algorithms)
         try:
             signature = jws.extract_compact(token.reveal().encode("ascii"), registry=registry)
@@ -65,8 +67,9 @@ class SignedToken:
             registry.get_alg(header["alg"])
         except (JoseError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise IdentityRejected(reason=f"the token is no acceptable JWS: {type(error).__name__}") from None
-        if str(header.get("typ", "")).lower().endswith("+jwt"):
-            # Access tokens, logout tokens and others that the same provider signs (RFC 8725, section 3.11).
+        named = str(header.get("typ", "")).lower().removeprefix("application/")
+        if named.endswith("+jwt") and named != explicit_type:
+            # Access tokens, logout tokens and others that the same provider signs.
             raise IdentityRejected(reason="the token is explicitly of another type")
         return cls(signature, registry)
 

@@ -18,6 +18,7 @@ from .discovery import discover, fetch_document
 from .http import Answer, HTTPClient, NoAnswer
 from .id_token import SignedToken, check_id_token_claims
 from .key_source import KeySource
+from .logout_token import LOGOUT_JWT, LogoutToken
 from .metadata import ProviderMetadata, check_issuer
 from .outcome import ClientRejected, IdentityRejected, RefreshRejected, Spent, TokenCallFailure, TransientFailure
 from .remote_document import RemoteDocument
@@ -189,9 +190,7 @@ class OAuthProvider:
 
         Raises `IdentityRejected`, or `ProviderUnavailableError` where the keys cannot be had.
         """
-        metadata = await self._current_metadata()
-        token = SignedToken.parse(id_token, metadata.signing_algorithms)
-        claims = token.verify(await self._keys.find(token.header))
+        token, claims = await self._verified(id_token)
         check_id_token_claims(
             claims,
             algorithm=token.header["alg"],
@@ -202,6 +201,15 @@ class OAuthProvider:
             access_token=access_token,
         )
         return claims
+
+    async def verify_logout_token(self, logout_token: Secret) -> LogoutToken:
+        """What a genuine logout token for us says (OpenID Connect Back-Channel Logout 1.0, section 2.6). Whether its
+        `jti` was used before is for the caller to see.
+
+        Raises `IdentityRejected`, or `ProviderUnavailableError` where the keys cannot be had.
+        """
+        _, claims = await self._verified(logout_token, explicit_type=LOGOUT_JWT)
+        return LogoutToken.read(claims, issuer=self.issuer, client_id=self.client_id, now=self._clock.time())
 
     async def userinfo(self, access_token: Secret, *, subject: str | None) -> Mapping[str, Any]:
         """More claims about the user (OpenID Connect Core, section 5.3); empty where the provider has no userinfo.
@@ -252,6 +260,11 @@ class OAuthProvider:
             raise ProviderUnavailableError(reason=str(error)) from error
         finally:
             self._timing("provider.check", begun)
+
+    async def _verified(self, token: Secret, *, explicit_type: str | None = None) -> tuple[SignedToken, dict[str, Any]]:
+        metadata = await self._current_metadata()
+        signed = SignedToken.parse(token, metadata.signing_algorithms, explicit_type=explicit_type)
+        return signed, signed.verify(await self._keys.find(signed.header))
 
     async def _token_call(
         self, parameters: Mapping[str, str], *, timeout: float, presented: Secret | None = None

@@ -268,6 +268,23 @@ class SessionManager:
         self._audit.write("revocation", outcome="success", user_id=user_id, reason=f"all {len(ended)} sessions")
         return len(ended)
 
+    async def end_at_provider(self, issuer: str, *, subject: str | None, sid: str | None) -> int:
+        """The provider has signed its user out: end the sessions begun in its session `sid`, or without one all of
+        `subject`; how many there were."""
+        if sid is not None:
+            sessions = await self._store.find_by_sid(sid)
+        else:
+            sessions = await self._store.find_by_subject(issuer, subject or "")
+        ended = 0
+        for session in sessions:
+            if session.subject is None:
+                continue
+            signed_in_at, user = session.subject
+            # Another provider may use the same names, and a subject beside a session must be that session's.
+            if signed_in_at == issuer and subject in (None, user):
+                ended += await self.revoke(session.id, reason="signed out at the provider")
+        return ended
+
     async def revoke_own(self, user_id: str, session_id: str) -> None:
         """End one of the user's sessions. Raises `NotFoundError` for anybody else's."""
         session = await self._store.find(session_id)

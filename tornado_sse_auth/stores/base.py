@@ -163,6 +163,14 @@ class SessionStore(ABC):
         """The user's sessions, oldest first; one that cannot be read is logged and left out."""
 
     @abstractmethod
+    async def find_by_sid(self, sid: str) -> list[Session]:
+        """The sessions begun in this session of the provider's, oldest first; unreadable ones are left out."""
+
+    @abstractmethod
+    async def find_by_subject(self, issuer: str, subject: str) -> list[Session]:
+        """The sessions of whoever the provider calls `subject`, oldest first; unreadable ones are left out."""
+
+    @abstractmethod
     async def update(self, session: Session) -> Session:
         """Write everything but `refresh`, `last_seen` and `idle_expires_at`, on condition that the stored version is
         `session.version`. Returns the new row, with the next version. Raises `VersionConflict`.

@@ -31,6 +31,7 @@ __all__ = [
     "refresh_document",
     "session_document",
     "session_from",
+    "subject_key",
 ]
 
 Document = dict[str, Any]
@@ -52,6 +53,7 @@ SESSION_INDEXES = (
     IndexModel([("user_id", ASCENDING), ("created_at", ASCENDING)], name="user"),
     IndexModel("reauth_digest", name="reauth", sparse=True),
     IndexModel("sid", name="sid", sparse=True),
+    IndexModel("subject", name="subject", sparse=True),
 )
 RECORD_INDEXES = (IndexModel("ends_at", name="ends_at", expireAfterSeconds=0),)
 KEPT_INDEXES = (*RECORD_INDEXES, IndexModel([("kind", ASCENDING), ("expires_at", ASCENDING)], name="kind"))
@@ -64,6 +66,11 @@ class UnreadableDocumentError(Exception):
 def date(seconds: float) -> datetime:
     """Epoch seconds as MongoDB's TTL index wants them."""
     return datetime.fromtimestamp(min(max(seconds, 0.0), LAST_DATE), UTC)
+
+
+def subject_key(issuer: str, subject: str) -> str:
+    """The field `subject`: claims themselves are text, which no index sees into."""
+    return f"{issuer}|{subject}"
 
 
 def expired(document: Mapping[str, Any], now: float) -> bool:
@@ -100,6 +107,7 @@ def session_document(session: Session, keyring: Keyring) -> Document:
         "reauth_reason": session.reauth_reason,
         "refresh": refresh_document(session.refresh),
         "sid": session.sid,
+        "subject": None if session.subject is None else subject_key(*session.subject),
         "enriched_at": session.enriched_at,
         "client": session.client,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -43,6 +43,8 @@ class MemorySessionStore(SessionStore):
         self._sessions: dict[str, Session] = {}
         self._by_credential: dict[bytes, str] = {}
         self._by_user: dict[str, set[str]] = {}
+        self._by_sid: dict[str, set[str]] = {}
+        self._by_subject: dict[tuple[str, str], set[str]] = {}
         self._by_reauth: dict[bytes, str] = {}
         # (ends_at when pushed, id): touching a session leaves its entry behind, which moves on when its time comes.
         self._endings: list[tuple[float, str]] = []
@@ -79,8 +81,13 @@ class MemorySessionStore(SessionStore):
         return self._live(self._by_reauth.get(digest))
 
     async def find_by_user(self, user_id: str) -> list[Session]:
-        sessions = (self._live(session_id) for session_id in tuple(self._by_user.get(user_id, ())))
-        return sorted((session for session in sessions if session), key=lambda session: session.created_at)
+        return self._all(self._by_user.get(user_id, ()))
+
+    async def find_by_sid(self, sid: str) -> list[Session]:
+        return self._all(self._by_sid.get(sid, ()))
+
+    async def find_by_subject(self, issuer: str, subject: str) -> list[Session]:
+        return self._all(self._by_subject.get((issuer, subject), ()))
 
     async def update(self, session: Session) -> Session:
         row = self._live(session.id)
@@ -204,6 +211,11 @@ class MemorySessionStore(SessionStore):
             return None
         return row
 
+    def _all(self, session_ids: Iterable[str]) -> list[Session]:
+        """Those that have not ended, oldest first."""
+        sessions = [self._live(session_id) for session_id in tuple(session_ids)]
+        return sorted((session for session in sessions if session), key=lambda session: session.created_at)
+
     def _leased(self, session_id: str, fence: int) -> Session | None:
         row = self._live(session_id)
         return row if row is not None and row.refresh.fence == fence and row.refresh.owner is not None else None
@@ -222,7 +234,8 @@ class MemorySessionStore(SessionStore):
     def _put(self, session: Session) -> Session:
         self._forget(session.id)
         self._sessions[session.id] = session
-        self._by_user.setdefault(session.user_id, set()).add(session.id)
+        for groups, key in self._groups(session):
+            groups.setdefault(key, set()).add(session.id)
         for credential in session.credentials:
             self._by_credential[credential.digest] = session.id
         if session.reauth is not None:
@@ -237,10 +250,18 @@ class MemorySessionStore(SessionStore):
             self._by_credential.pop(credential.digest, None)
         if old.reauth is not None:
             self._by_reauth.pop(old.reauth.digest(), None)
-        of_user = self._by_user[old.user_id]
-        of_user.discard(session_id)
-        if not of_user:
-            del self._by_user[old.user_id]
+        for groups, key in self._groups(old):
+            groups[key].discard(session_id)
+            if not groups[key]:
+                del groups[key]
+
+    def _groups(self, session: Session) -> Iterator[tuple[dict[Any, set[str]], Any]]:
+        """The indexes that hold several sessions a key, with the session's own key."""
+        yield self._by_user, session.user_id
+        if session.sid is not None:
+            yield self._by_sid, session.sid
+        if session.subject is not None:
+            yield self._by_subject, session.subject
 
     def _end(self, session: Session) -> None:
         self._forget(session.id)

@@ -36,6 +36,7 @@ from .documents import (
     refresh_document,
     session_document,
     session_from,
+    subject_key,
 )
 from .mongo_records import MongoKeptRecords, MongoSingleUseRecords
 
@@ -51,7 +52,7 @@ NO_LEASE_RUNS: Document = {"$lte": ["$refresh.until", NOW]}
 NEW_ROW = ReturnDocument.AFTER
 CLEARED: Document = {**refresh_document(RefreshState()), "fence": "$refresh.fence"}
 # What `update` writes: not what it leaves alone, nor what the server computes.
-UPDATED = {field.name for field in fields(Session)} | {"schema", "reauth_digest"}
+UPDATED = {field.name for field in fields(Session)} | {"schema", "reauth_digest", "subject"}
 UPDATED -= {"id", "refresh", "last_seen", "idle_expires_at", "version"}
 # What others must hear: the end of a session and a new version of it, not who was seen or holds a lease.
 FEED = (
@@ -132,9 +133,13 @@ class MongoSessionStore(SessionStore):
         return await self._find({"reauth_digest": digest})
 
     async def find_by_user(self, user_id: str) -> list[Session]:
-        with bounded():
-            documents = await self._sessions.find({"user_id": user_id}).sort("created_at", 1).to_list(None)
-        return [session for session in map(self._read, documents) if session is not None]
+        return await self._find_all({"user_id": user_id})
+
+    async def find_by_sid(self, sid: str) -> list[Session]:
+        return await self._find_all({"sid": sid})
+
+    async def find_by_subject(self, issuer: str, subject: str) -> list[Session]:
+        return await self._find_all({"subject": subject_key(issuer, subject)})
 
     async def update(self, session: Session) -> Session:
         document = session_document(session, self._keyring)
@@ -284,6 +289,11 @@ class MongoSessionStore(SessionStore):
         with bounded():
             document = await find_one(self._sessions, query)
         return None if document is None else self._read(document)
+
+    async def _find_all(self, query: Document) -> list[Session]:
+        with bounded():
+            documents = await self._sessions.find(query).sort("created_at", 1).to_list(None)
+        return [session for session in map(self._read, documents) if session is not None]
 
     async def _change(self, query: Document, pipeline: list[Document]) -> Session | None:
         """The row after a conditional write, or None when no row met the condition (or it cannot be read)."""

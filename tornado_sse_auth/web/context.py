@@ -18,7 +18,7 @@ from ..options import Options
 from ..sessions.credentials import PresentedCredential
 from ..sessions.manager import SessionManager
 from ..sessions.token_refresh import TokenRefresher
-from ..stores.base import SingleUseRecords
+from ..stores.base import KeptRecords, SingleUseRecords
 from ..streams import ChannelHub, StreamRegistry
 from .guards import PeerLimiter, RequestGuard
 
@@ -34,6 +34,7 @@ class AuthContext(Protocol):
     audit: AuditLog
     sessions: SessionManager
     records: SingleUseRecords
+    kept: KeptRecords
     events: EventLog
     provider: OAuthProvider | None
     refresher: TokenRefresher | None

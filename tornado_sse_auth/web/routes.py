@@ -6,6 +6,7 @@ from typing import Any
 
 from ..health import Health
 from .account import LogoutHandler, SessionHandler, SessionsHandler, TokenHandler
+from .backchannel_logout import BackChannelLogoutHandler
 from .health import HealthHandler, LiveHandler, ReadyHandler
 from .public import ClientModuleHandler, ProtectedResourceHandler
 from .sign_in import CallbackHandler, LoginHandler
@@ -27,5 +28,9 @@ def routes(health: Health, *, sign_in: bool) -> list[Any]:
         (r"/auth/sessions/([0-9a-f]{32})", SessionHandler),
     ]
     if sign_in:
-        rules += [(r"/auth/login", LoginHandler), (r"/auth/callback", CallbackHandler)]
+        rules += [
+            (r"/auth/login", LoginHandler),
+            (r"/auth/callback", CallbackHandler),
+            (r"/auth/backchannel-logout", BackChannelLogoutHandler),
+        ]
     return rules
