@@ -32,7 +32,15 @@ from .events import EventLog, LogEvent, MemoryEventLog, MongoEventLog
 from .identity import CredentialKind, Secret, Session, SessionState, TokenSet, UserContext
 from .metrics import Metrics, NullMetrics, StatsDMetrics
 from .middleware import SSEAuthenticationMiddleware
-from .oauth import Identity, IdentityMapper, OAuthProvider, default_identity_mapper
+from .oauth import (
+    BearerVerifier,
+    Identity,
+    IdentityMapper,
+    JWTBearerVerifier,
+    OAuthProvider,
+    VerifiedBearer,
+    default_identity_mapper,
+)
 from .observations import Interval, Observations, TimerSummary
 from .refresh import RefreshManager
 from .sealing import Keyring
@@ -45,6 +53,7 @@ __all__ = [
     "AccessDeniedError",
     "AuthError",
     "AuthenticationRequiredError",
+    "BearerVerifier",
     "Clock",
     "ConfigurationError",
     "CredentialKind",
@@ -61,6 +70,7 @@ __all__ = [
     "InvalidOriginError",
     "InvalidRequestError",
     "InvalidTokenError",
+    "JWTBearerVerifier",
     "Keyring",
     "LogEvent",
     "MemoryEventLog",
@@ -98,5 +108,6 @@ __all__ = [
     "TooManyStreamsError",
     "UnavailableError",
     "UserContext",
+    "VerifiedBearer",
     "default_identity_mapper",
 ]

@@ -146,7 +146,8 @@ class Session:
 
     `version` rises with every write that others must see, `token_version` with every new token set. `reauth` is the
     random value that binds an authorization URL to this session while it needs its user; `reauth_reason` says why.
-    `sid` is the provider's own session id (OpenID Connect), `enriched_at` when userinfo was last asked.
+    `sid` is the provider's own session id (OpenID Connect), `enriched_at` when userinfo was last asked. `stored` is
+    False for what a bearer of another authorization server opens: it is in no store and ends with that bearer.
     """
 
     id: str
@@ -170,6 +171,7 @@ class Session:
     enriched_at: float = 0.0
     client: str = ""
     version: int = 1
+    stored: bool = True
 
     @property
     def ends_at(self) -> float:

@@ -23,7 +23,7 @@ from .events import EventLog, MemoryEventLog
 from .health import Check, Health, Status
 from .identity import CredentialKind, Secret, Session, SessionState, UserContext
 from .metrics import Metrics, NullMetrics
-from .oauth import IdentityMapper, OAuthProvider, default_identity_mapper
+from .oauth import BearerVerifier, IdentityMapper, OAuthProvider, default_identity_mapper
 from .observations import Observations
 from .options import DAY, Options
 from .periodic import MonotonicPeriodicCallback
@@ -54,7 +54,8 @@ class SSEAuthenticationMiddleware:
 
     Make one, `await start()` it, put it into `Application(routes, sse_auth=auth)`, and `await close()` it. Options are
     those of `Options`; times in seconds, sizes in bytes. Raises `ConfigurationError` for what cannot work. The
-    middleware starts and closes `store`, `provider`, `events` and `metrics`; a database client belongs to the caller.
+    middleware starts and closes `store`, `provider`, `bearer_verifiers`, `events` and `metrics`; a database client
+    belongs to the caller.
     What it measured in the last minutes is in `observations`, whether or not `metrics` are sent anywhere.
     """
 
@@ -69,6 +70,7 @@ class SSEAuthenticationMiddleware:
         identity_mapper: IdentityMapper = default_identity_mapper,
         clock: Clock | None = None,
         subscription_levels: Iterable[str] = (),
+        bearer_verifiers: Iterable[BearerVerifier] = (),
         allowed_hosts: Iterable[str] = (),
         allowed_origins: Iterable[str] = (),
         trusted_proxies: Iterable[str] = (),
@@ -124,8 +126,10 @@ class SSEAuthenticationMiddleware:
         self.audit = AuditLog(self.clock)
         if provider is not None and provider.metrics is None:
             provider.metrics = self.metrics
+        self.bearer_verifiers = tuple(bearer_verifiers)
+        self.authorization_servers = tuple(verifier.issuer for verifier in self.bearer_verifiers)
         parts: dict[str, Any] = {"metrics": self.metrics, "clock": self.clock, "audit": self.audit}
-        self.sessions = SessionManager(store, options, revoker=provider, **parts)
+        self.sessions = SessionManager(store, options, revoker=provider, verifiers=self.bearer_verifiers, **parts)
         self.refresher = (
             TokenRefresher(store, provider, self.sessions, options, identity_mapper=identity_mapper, **parts)
             if provider is not None
@@ -166,6 +170,9 @@ class SSEAuthenticationMiddleware:
             if self.provider is not None:
                 stack.push_async_callback(self.provider.close)
                 await self.provider.start()
+            for verifier in self.bearer_verifiers:
+                stack.push_async_callback(verifier.close)
+                await verifier.start()
             stack.push_async_callback(self.sessions.close)
             stack.push_async_callback(self.hub.close)
             if self.refresher is not None:

@@ -1,6 +1,8 @@
 """The provider: discovery, sign-in, tokens, ID tokens."""
 
+from .bearer_verifier import BearerVerifier, VerifiedBearer
 from .identity_mapper import Identity, IdentityMapper, default_identity_mapper
+from .jwt_bearer import JWTBearerVerifier
 from .logout_token import LogoutToken
 from .outcome import ClientRejected, IdentityRejected, RefreshRejected, Spent, TokenCallFailure, TransientFailure
 from .provider import OAuthProvider, Timings
@@ -9,11 +11,13 @@ from .token_response import TokenResponse
 
 __all__ = [
     "SIGN_IN_TTL",
+    "BearerVerifier",
     "Callback",
     "ClientRejected",
     "Identity",
     "IdentityMapper",
     "IdentityRejected",
+    "JWTBearerVerifier",
     "LogoutToken",
     "OAuthProvider",
     "RefreshRejected",
@@ -24,6 +28,7 @@ __all__ = [
     "TokenCallFailure",
     "TokenResponse",
     "TransientFailure",
+    "VerifiedBearer",
     "default_identity_mapper",
     "safe_return_to",
 ]

@@ -10,7 +10,7 @@ from ..errors import ConfigurationError, ProviderUnavailableError
 from .http import Answer, HTTPClient, NoAnswer
 from .metadata import ProviderMetadata, read_metadata, well_known_urls
 
-__all__ = ["discover", "fetch_document"]
+__all__ = ["discover", "fetch_document", "fetch_metadata"]
 
 # "Not here", in the words of servers that know no such path.
 ABSENT = frozenset((400, 401, 403, 404, 405, 410))
@@ -21,6 +21,11 @@ async def discover(http: HTTPClient, issuer: str, *, openid: bool, timeout: floa
 
     Raises `ProviderUnavailableError`, or `ConfigurationError` where an answer shows that the configuration is wrong.
     """
+    return read_metadata(await fetch_metadata(http, issuer, timeout=timeout), issuer=issuer, openid=openid)
+
+
+async def fetch_metadata(http: HTTPClient, issuer: str, *, timeout: float) -> Mapping[str, Any]:
+    """What lies where the metadata of `issuer` may lie, unchecked. Raises what `discover` raises."""
     try:
         async with asyncio.timeout(timeout):
             for url in well_known_urls(issuer):
@@ -31,7 +36,7 @@ async def discover(http: HTTPClient, issuer: str, *, openid: bool, timeout: floa
         raise ProviderUnavailableError(reason=f"metadata: not complete within {timeout:g} s") from None
     if 300 <= answer.status < 400:
         raise ConfigurationError(f"{url} redirects: give the issuer as the provider's metadata names it")
-    return read_metadata(_document(answer, "metadata"), issuer=issuer, openid=openid)
+    return _document(answer, "metadata")
 
 
 async def fetch_document(

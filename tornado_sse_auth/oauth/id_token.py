@@ -19,7 +19,16 @@ from ..identity import Secret
 from .http import parse_json
 from .outcome import IdentityRejected
 
-__all__ = ["LEEWAY", "SignedToken", "check_id_token_claims", "check_time_claims", "read_key_set", "verification_key"]
+__all__ = [
+    "LEEWAY",
+    "SignedToken",
+    "check_id_token_claims",
+    "check_identifying_claims",
+    "check_time_claims",
+    "read_key_set",
+    "require",
+    "verification_key",
+]
 
 # Seconds by which our clock and the provider's may differ.
 LEEWAY = 60.0
@@ -67,16 +76,21 @@ class SignedToken:
             registry.get_alg(header["alg"])
         except (JoseError, ValueError, TypeError, AttributeError, RecursionError) as error:
             raise IdentityRejected(reason=f"the token is no acceptable JWS: {type(error).__name__}") from None
-        named = str(header.get("typ", "")).lower().removeprefix("application/")
-        if named.endswith("+jwt") and named != explicit_type:
+        signed = cls(signature, registry)
+        if signed.token_type.endswith("+jwt") and signed.token_type != explicit_type:
             # Access tokens, logout tokens and others that the same provider signs.
             raise IdentityRejected(reason="the token is explicitly of another type")
-        return cls(signature, registry)
+        return signed
 
     @property
     def header(self) -> Header:
         """The header, `alg` and `kid` among it."""
         return self._signature.headers()
+
+    @property
+    def token_type(self) -> str:
+        """`typ` as RFC 7515, section 4.1.9, compares it; empty where there is none."""
+        return str(self.header.get("typ", "")).lower().removeprefix("application/")
 
     def verify(self, key: Key) -> dict[str, Any]:
         """The claims, once the signature is good. Raises `IdentityRejected`."""
@@ -143,34 +157,42 @@ def check_id_token_claims(
 
     `nonce` is None at a refresh, where the ID token need not have one (section 12.2). `now`: epoch seconds.
     """
-    _require(claims.get("iss") == issuer, "another issuer")
-    subject = claims.get("sub")
-    _require(isinstance(subject, str) and 0 < len(subject) <= 255 and subject.isprintable(), "no proper subject")
-    audience = claims.get("aud")
-    audiences = audience if isinstance(audience, list) else [audience]
-    _require(client_id in audiences and all(isinstance(item, str) for item in audiences), "another audience")
+    audiences = check_identifying_claims(claims, issuer=issuer)
+    require(client_id in audiences, "another audience")
     alone = len(audiences) == 1 and "azp" not in claims
-    _require(alone or claims.get("azp") == client_id, "another authorized party")
+    require(alone or claims.get("azp") == client_id, "another authorized party")
     check_time_claims(claims, now=now)
     if nonce is not None:
         given = claims.get("nonce")
-        _require(isinstance(given, str) and hmac.compare_digest(given.encode(), nonce.encode()), "another nonce")
+        require(isinstance(given, str) and hmac.compare_digest(given.encode(), nonce.encode()), "another nonce")
     if access_token is not None and "at_hash" in claims:
         expected = create_half_hash(access_token.reveal(), "EdDSA" if algorithm == "Ed25519" else algorithm)
-        _require(expected is not None and claims["at_hash"] == expected.decode(), "another access token's hash")
+        require(expected is not None and claims["at_hash"] == expected.decode(), "another access token's hash")
 
 
-def check_time_claims(claims: Mapping[str, Any], *, now: float) -> None:
+def check_identifying_claims(claims: Mapping[str, Any], *, issuer: str) -> list[str]:
+    """The token is of `issuer` and names a subject; the audiences it is for. Raises `IdentityRejected`."""
+    require(claims.get("iss") == issuer, "another issuer")
+    subject = claims.get("sub")
+    require(isinstance(subject, str) and 0 < len(subject) <= 255 and subject.isprintable(), "no proper subject")
+    audience: Any = claims.get("aud")
+    audiences: list[str] = audience if isinstance(audience, list) else [audience]
+    require(all(isinstance(item, str) for item in audiences), "no proper audience")
+    return audiences
+
+
+def check_time_claims(claims: Mapping[str, Any], *, now: float, leeway: float = LEEWAY) -> None:
     """`exp` and `iat` are there and plausible, `nbf` plausible where it is there. Raises `IdentityRejected`."""
-    _require(_within(claims.get("exp"), now - LEEWAY, now + MAX_LIFETIME), "no expiry, or one out of bounds")
-    _require(_within(claims.get("iat"), -1, now + LEEWAY), "no time of issue, or one in the future")
-    _require(_within(claims.get("nbf", now), -1, now + LEEWAY), "a start in the future")
+    require(_within(claims.get("exp"), now - leeway, now + MAX_LIFETIME), "no expiry, or one out of bounds")
+    require(_within(claims.get("iat"), -1, now + leeway), "no time of issue, or one in the future")
+    require(_within(claims.get("nbf", now), -1, now + leeway), "a start in the future")
 
 
 def _within(value: object, low: float, high: float) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and low < value < high
 
 
-def _require(holds: bool, what: str) -> None:
+def require(holds: bool, what: str) -> None:
+    """Raises `IdentityRejected` unless it `holds`: the token has `what`."""
     if not holds:
-        raise IdentityRejected(reason=f"the ID token has {what}")
+        raise IdentityRejected(reason=f"the token has {what}")

@@ -13,7 +13,15 @@ from authlib.oidc.discovery import get_well_known_url as openid_well_known_url
 from ..errors import ConfigurationError
 from ..options import is_loopback_host
 
-__all__ = ["SIGNING_ALGORITHMS", "ProviderMetadata", "check_issuer", "read_metadata", "well_known_urls"]
+__all__ = [
+    "SIGNING_ALGORITHMS",
+    "ProviderMetadata",
+    "check_issuer",
+    "check_key_set_url",
+    "read_key_set_url",
+    "read_metadata",
+    "well_known_urls",
+]
 
 # Asymmetric signatures only. "none" and HS* are no choice that a document from the network may make (RFC 8725, 3.1).
 SIGNING_ALGORITHMS = frozenset(
@@ -60,9 +68,7 @@ def read_metadata(document: Mapping[str, Any], *, issuer: str, openid: bool) -> 
 
     `openid`: ID tokens will be asked for, which need keys and an asymmetric algorithm.
     """
-    if document.get("issuer") != issuer:
-        # RFC 8414, section 3.3: identical, code point by code point, or somebody else's endpoints get our secrets.
-        raise ConfigurationError(f"the provider's metadata names another issuer than {issuer!r}: they must be equal")
+    _check_own(document, issuer)
     jwks_uri = _endpoint(document, "jwks_uri", issuer)
     algorithms = _strings(document, "id_token_signing_alg_values_supported")
     accepted = SIGNING_ALGORITHMS if algorithms is None else SIGNING_ALGORITHMS & algorithms
@@ -82,6 +88,23 @@ def read_metadata(document: Mapping[str, Any], *, issuer: str, openid: bool) -> 
         signing_algorithms=accepted,
         iss_parameter=document.get("authorization_response_iss_parameter_supported") is True,
     )
+
+
+def read_key_set_url(document: Mapping[str, Any], *, issuer: str) -> str:
+    """Where the keys of `issuer` lie, by its metadata. Raises `ConfigurationError`."""
+    _check_own(document, issuer)
+    return _required(document, "jwks_uri", issuer)
+
+
+def check_key_set_url(url: str, *, issuer: str) -> None:
+    """Raises `ConfigurationError` for a `url` that the metadata of `issuer` could not name, either."""
+    _endpoint({"jwks_uri": url}, "jwks_uri", issuer)
+
+
+def _check_own(document: Mapping[str, Any], issuer: str) -> None:
+    if document.get("issuer") != issuer:
+        # RFC 8414, section 3.3: identical, code point by code point, or somebody else's endpoints get our secrets.
+        raise ConfigurationError(f"the provider's metadata names another issuer than {issuer!r}: they must be equal")
 
 
 def _required(document: Mapping[str, Any], name: str, issuer: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -13,6 +13,7 @@ from ..clock import Clock
 from ..errors import InvalidTokenError, NotFoundError, StoreUnavailableError
 from ..identity import CredentialKind, Secret, Session, SessionState, TokenSet
 from ..metrics import Metrics
+from ..oauth import BearerVerifier
 from ..options import Options
 from ..stores.base import SessionStore, VersionConflict
 from .cache import Authenticated, SessionCache
@@ -20,6 +21,7 @@ from .changes import SignedInUser, new_session, revived, with_bearer, without_cr
 from .credentials import PresentedCredential, issue
 from .requirements import Requirements
 from .revocation import SessionWatch
+from .verified_bearers import verify_bearer
 
 __all__ = ["Authenticated", "SessionManager", "TokenRevoker"]
 
@@ -51,6 +53,7 @@ class SessionManager:
         clock: Clock,
         audit: AuditLog,
         revoker: TokenRevoker | None = None,
+        verifiers: Sequence[BearerVerifier] = (),
     ) -> None:
         self._store = store
         self._options = options
@@ -58,6 +61,7 @@ class SessionManager:
         self._clock = clock
         self._audit = audit
         self._revoker = revoker
+        self._verifiers = verifiers
         self._cache = SessionCache(size=options.session_cache_size, ttl=options.session_cache_ttl, clock=clock)
         self.watch = SessionWatch(store, self._cache, clock)
         self._touch_interval = min(3600.0, options.idle_ttl / 20)
@@ -85,17 +89,20 @@ class SessionManager:
         return found
 
     async def validate(self, presented: PresentedCredential) -> Authenticated:
-        """The session that `presented` opens, from the cache or the store. Raises `InvalidTokenError`."""
+        """The session that `presented` opens, from the cache or the store. Raises what `read` raises."""
         found = self.cached(presented)
         return await self.read(presented) if found is None else found
 
     async def read(self, presented: PresentedCredential) -> Authenticated:
-        """The session that `presented` opens, from the store, whatever the cache has. Raises `InvalidTokenError`."""
+        """The session that `presented` opens, from the store or a verifier, whatever the cache has. Raises
+        `InvalidTokenError`, and `ProviderUnavailableError` where a verifier lacks its authorization server."""
         started = self._clock.monotonic()
         found = None
         if presented.ours:
             self._metrics.increment("session.validate.miss")
             found = await self._look_up(presented.digest)
+        if found is None and self._verifiers:
+            found = await self._verify(presented)
         # A cookie's value is no bearer and the other way about: what one leaks, the other does not open.
         if found is None or found.credential.kind is not presented.kind:
             self._metrics.increment("session.validate.rejected")
@@ -120,6 +127,18 @@ class SessionManager:
             if self._cache.fill(digest, found, begun):
                 touched = await self._touch(session)
                 return found if touched is session else Authenticated(touched, credential)
+
+    async def _verify(self, presented: PresentedCredential) -> Authenticated | None:
+        begun = self._cache.begin_fill()
+        try:
+            found = await verify_bearer(self._verifiers, presented)
+        except InvalidTokenError:
+            self._metrics.increment("session.validate.rejected")
+            raise
+        if found is None or self._cache.is_ended(found.session.id):
+            return None
+        self._cache.fill(presented.digest, found, begun)
+        return found
 
     async def touch(self, session_id: str) -> Session | None:
         """Count an open stream as use of its session; the session as it stands, or None when it is gone."""

@@ -36,14 +36,14 @@ class SessionListener(Protocol):
 
 
 class OpenSessions(Protocol):
-    """Which sessions have open streams in this process."""
+    """Which stored sessions have open streams in this process."""
 
     def count(self, session_id: str) -> int:
         """Open streams of the session."""
         ...
 
     def session_ids(self) -> Iterable[str]:
-        """Every session with an open stream."""
+        """Every stored session with an open stream."""
         ...
 
 

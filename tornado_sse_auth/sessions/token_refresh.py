@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from ..audit import AuditLog
 from ..clock import Clock
 from ..errors import (
+    InsufficientPermissionError,
     InvalidTokenError,
     ProviderUnavailableError,
     ReauthorizationRequiredError,
@@ -108,8 +109,14 @@ class TokenRefresher:
         less; refreshes if need be, waiting at most the provider's `timeout`.
 
         While refreshing fails for now, a token that has not expired is still given. Raises
-        `ReauthorizationRequiredError`, `ProviderUnavailableError`, `StoreUnavailableError`, `InvalidTokenError`.
+        `ReauthorizationRequiredError`, `ProviderUnavailableError`, `StoreUnavailableError`, `InvalidTokenError`; and
+        `InsufficientPermissionError` where a bearer of another authorization server opened the session.
         """
+        if not session.stored:
+            raise InsufficientPermissionError(
+                "Whoever signs in elsewhere has no access token of this server's provider.",
+                reason="no upstream token stands behind another authorization server's bearer",
+            )
         deadline = self._clock.monotonic() + self._timeout
         session = self._newest(session)
         while True:

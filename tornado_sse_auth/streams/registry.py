@@ -44,7 +44,7 @@ class StreamRegistry:
 
     `authorization_url(session)` is where its user signs in again. `is_ended(session_id)`: whether the session ended a
     moment ago, for streams whose session was read before. `on_first(session)` and `on_last(session_id)` are told of a
-    session's first and last stream in this process.
+    stored session's first and last stream in this process.
     """
 
     def __init__(
@@ -144,8 +144,8 @@ class StreamRegistry:
         return len(group.streams) if group is not None else 0
 
     def session_ids(self) -> Iterable[str]:
-        """Every session with an open stream."""
-        return self._groups.keys()
+        """Every stored session with an open stream."""
+        return [session_id for session_id, group in self._groups.items() if group.session.stored]
 
     def admit(self, user: UserContext) -> None:
         """Raise what would refuse a new stream of `user`: `TooManyStreamsError`, `OverloadedError`."""
@@ -177,7 +177,8 @@ class StreamRegistry:
         if not group.streams:
             self._groups[session.id] = group
             self._expiries.set(session.id, group.session.ends_at)
-            self._on_first(group.session)
+            if group.session.stored:
+                self._on_first(group.session)
         group.streams[stream] = None
         self._users[group.user.user_id] += 1
         self._size += 1
@@ -205,7 +206,8 @@ class StreamRegistry:
             del self._groups[session_id]
             self._graces.discard(session_id)
             self._expiries.discard(session_id)
-            self._on_last(session_id)
+            if group.session.stored:
+                self._on_last(session_id)
         group.tell()
 
     def release(self, stream: EventStream) -> None:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from tornado.web import RequestHandler
 
-from ..errors import AuthenticationRequiredError, InvalidRequestError
+from ..errors import AuthenticationRequiredError, InvalidRequestError, InvalidTokenError
 from ..identity import CredentialKind, Session
 from .json_body import read_json_object
 from .mixin import SSEAuthMixin
@@ -19,6 +19,12 @@ DEFAULT_BEARER_TTL = 86_400
 
 class _AccountHandler(SSEAuthMixin, RequestHandler):
     sign_in_redirect = False
+
+    async def prepare(self) -> None:
+        """A bearer of another authorization server has no say about sessions."""
+        await super().prepare()
+        if not self.authenticated.session.stored:
+            raise InvalidTokenError(reason="a bearer of another authorization server on an account path")
 
     def write_json(self, document: object) -> None:
         """Answer with JSON."""

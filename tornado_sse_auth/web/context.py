@@ -45,6 +45,7 @@ class AuthContext(Protocol):
     bad_credentials: PeerLimiter
     sign_ins: PeerLimiter
     cookie_name: str
+    authorization_servers: tuple[str, ...]
 
     def presented(self, request: HTTPServerRequest) -> PresentedCredential | None:
         """The request's credential."""

@@ -54,5 +54,9 @@ class ProtectedResourceHandler(ErrorAnswers, RequestHandler):
 
     def get(self) -> None:
         """The metadata as JSON."""
+        document: dict[str, object] = {"resource": self.sse_auth.options.public_url}
+        if self.sse_auth.authorization_servers:
+            document["authorization_servers"] = list(self.sse_auth.authorization_servers)
+        document["bearer_methods_supported"] = ["header"]
         self.set_header("Content-Type", "application/json; charset=utf-8")
-        self.finish(json.dumps({"resource": self.sse_auth.options.public_url, "bearer_methods_supported": ["header"]}))
+        self.finish(json.dumps(document))
