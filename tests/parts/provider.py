@@ -40,6 +40,8 @@ class ProviderStats:
     """Wall-clock time of the last one by account, seconds since the epoch."""
     errors: dict[str, int]
     """Refused token calls by error code."""
+    reuses: dict[str, int]
+    """Refresh tokens that were presented a second time, by account; each ended its grant."""
     grants_revoked: int
     """Grants ended because a refresh token or code was presented twice, or was revoked by the client."""
 
@@ -87,6 +89,7 @@ class Provider(ServerProcess):
             refreshes=seen["refreshes"],
             last_rotation=seen["lastRotation"],
             errors=seen["errors"],
+            reuses=seen["reuses"],
             grants_revoked=seen["grantsRevoked"],
         )
 

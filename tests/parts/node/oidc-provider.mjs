@@ -3,13 +3,34 @@
 // Whoever `login_hint` names is signed in and consents without a person. A refresh token that is presented a second
 // time revokes its whole grant.
 import { Provider } from 'oidc-provider';
+import { setStorage } from 'oidc-provider/lib/adapters/memory_adapter.js';
+
+// The provider's own storage forgets what goes beyond a thousand entries, and a forgotten grant looks like a lost one.
+class Storage {
+  #entries = new Map();
+
+  get(key) {
+    const entry = this.#entries.get(key);
+    return entry !== undefined && entry.until > Date.now() ? entry.value : undefined;
+  }
+
+  set(key, value, { maxAge = Infinity } = {}) { this.#entries.set(key, { value, until: Date.now() + maxAge }); }
+
+  delete(key) { return this.#entries.delete(key); }
+
+  purge() { for (const [key, { until }] of this.#entries) if (until <= Date.now()) this.#entries.delete(key); }
+}
+
+const storage = new Storage();
+setStorage(storage);
+setInterval(() => storage.purge(), 30_000).unref();
 
 const options = JSON.parse(process.argv[2]);
 const issuer = `http://127.0.0.1:${options.port}`;
 const redirectUris = new Set(options.redirectUris);
 const accounts = new Map();
 const signIns = new Map();
-const stats = { tokenCalls: 0, refreshes: {}, lastRotation: {}, errors: {}, grantsRevoked: 0 };
+const stats = { tokenCalls: 0, refreshes: {}, lastRotation: {}, errors: {}, reuses: {}, grantsRevoked: 0 };
 
 const accountOf = (sub) => {
   if (!accounts.has(sub)) {
@@ -84,7 +105,10 @@ provider.on('grant.success', (ctx) => {
   const code = ctx.oidc.entities.AuthorizationCode;
   if (code) signIns.set(code.grantId, { sub, sid: code.sid });
 });
-provider.on('grant.error', (ctx, error) => count(stats.errors, error.error));
+provider.on('grant.error', (ctx, error) => {
+  count(stats.errors, error.error);
+  if (error.error_detail === 'refresh token already used') count(stats.reuses, ctx.oidc.account?.accountId);
+});
 provider.on('grant.revoked', () => { stats.grantsRevoked += 1; });
 
 const grantsOf = (sub) => [...signIns].filter(([, signIn]) => signIn.sub === sub);

@@ -1,0 +1,99 @@
+"""A random process is killed every few seconds, with tokens of ten seconds: who is lost, and was it the crash?"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+
+from tests.parts import mongod, provider
+from tests.parts.sample_server import SampleServer, sample_servers
+from tests.processes.session_history import SessionHistory
+from tests.soak.findings import Findings
+from tests.soak.population import Population
+from tests.soak.soak import Soak
+
+ACCESS_TTL = 10
+USERS = 40
+KILL_EVERY = (3.0, 8.0)
+DATABASE = "soak"
+SETTLING = 3.0  # after this, a presentation that is still open was the killed process's
+LEASES = 45.0  # a lease, the watch over it, and the second presentation
+
+
+async def two_processes(soak: Soak) -> Findings:
+    """Two processes, two streams a user."""
+    return await _run(soak, 2)
+
+
+async def four_processes(soak: Soak) -> Findings:
+    """Four processes, four streams a user."""
+    return await _run(soak, 4)
+
+
+async def _run(soak: Soak, processes: int) -> Findings:
+    findings = Findings(scenario=soak.scenario)
+    with mongod.replica_set(1) as servers, provider.running(access_ttl=ACCESS_TTL) as judge:
+        async with AsyncExitStack() as stack:
+            uris = [servers.uri] * processes
+            samples = await stack.enter_async_context(sample_servers(judge, uris, DATABASE))
+            history = await stack.enter_async_context(SessionHistory(servers.uri, DATABASE))
+            population = Population(soak, samples, history, users=USERS, streams=processes)
+            await stack.enter_async_context(population)
+            crashes = Crashes(soak, samples, history)
+            soak.begin()
+            while not soak.over:
+                await crashes.one(population)
+            await asyncio.sleep(LEASES)
+            await population.finish(findings)
+            stats = await judge.stats()
+            crashes.judge(findings, stats)
+    return findings
+
+
+class Crashes:
+    """Kills and restarts, and knows which presentations were open when."""
+
+    def __init__(self, soak: Soak, servers: list[SampleServer], history: SessionHistory) -> None:
+        self.count = 0
+        self.orphaned: set[tuple[str, int]] = set()
+        """Sessions and token versions whose presentation no living process knew the outcome of."""
+        self._soak = soak
+        self._servers = servers
+        self._history = history
+
+    async def one(self, population: Population) -> None:
+        """Wait, kill somebody, note what they leave behind, and start them again."""
+        random = self._soak.random
+        await asyncio.sleep(random.uniform(*KILL_EVERY))
+        victim = random.choice(self._servers)
+        await asyncio.to_thread(victim.kill)
+        self.count += 1
+        await self.note()
+        await asyncio.to_thread(victim.start)
+        self._soak.tell(
+            f"{self.count} crashes, {sum(self._history.refreshes.values())} refreshes, "
+            f"{sum(self._history.lost.values())} lost, {population.open_streams} streams"
+        )
+
+    async def note(self) -> None:
+        """What was being presented at this moment and still is a little later has lost its owner."""
+        await asyncio.sleep(0.1)  # the history hears of it a little later
+        open_now = {(name, self._history.rows[name].fence) for name in self._history.under_way()}
+        await asyncio.sleep(SETTLING)
+        for name, fence in open_now:
+            row = self._history.rows[name]
+            if row.presented and row.fence == fence:
+                self.orphaned.add((name, row.token_version))
+
+    def judge(self, findings: Findings, stats: provider.ProviderStats) -> None:
+        """No session may be lost but by a crash, and no token be presented twice but by the rule."""
+        lost = set(self._history.lost_tokens)
+        findings.notes += [
+            f"{self.count} crashes, {len(self.orphaned)} presentations left without an owner",
+            f"the provider: {sum(stats.refreshes.values())} refreshes, {stats.errors} errors, "
+            f"{sum(stats.reuses.values())} tokens seen twice",
+        ]
+        findings.must(lost <= self.orphaned, f"lost without a crash: {lost - self.orphaned}")
+        reuses, reattempts = sum(stats.reuses.values()), sum(self._history.reattempts.values())
+        findings.doubles["outcome known"] = max(0, reuses - reattempts)
+        findings.must(reuses <= reattempts, f"{reuses} tokens were presented twice, {reattempts} by the rule")
