@@ -14,10 +14,12 @@ from typing import Any, NoReturn
 __all__ = [
     "Credential",
     "CredentialKind",
+    "Grant",
     "RefreshState",
     "Secret",
     "Session",
     "SessionState",
+    "SpentRefreshToken",
     "TokenSet",
     "UserContext",
 ]
@@ -77,10 +79,13 @@ class SessionState(StrEnum):
 
 
 class CredentialKind(StrEnum):
-    """How a client presents a credential."""
+    """How a client presents a credential. Requests are made with cookies and bearers only; an authorization code and a
+    refresh token are presented to the token endpoint of the authorization server."""
 
     COOKIE = "cookie"
     BEARER = "bearer"
+    CODE = "code"
+    REFRESH = "refresh"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +93,8 @@ class Credential:
     """The stored half of a credential; the secret itself is only with the client.
 
     `digest`: SHA-256 of the secret. `expires_at`: epoch seconds. `parent`: digest of the cookie a bearer was made with,
-    which ends with it.
+    which ends with it. `grant`: id of the grant that it belongs to; then `scopes` and `audience` (URIs of resources)
+    are all that it is good for. Of a refresh token only the part that names the grant is here.
     """
 
     digest: bytes
@@ -96,10 +102,50 @@ class Credential:
     created_at: float
     expires_at: float
     parent: bytes | None = None
+    grant: str | None = None
+    scopes: frozenset[str] | None = None
+    audience: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.digest) != 32:
             raise ValueError("a credential is stored as its SHA-256")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpentRefreshToken:
+    """A refresh token of a grant that was exchanged at `spent_at`, by its SHA-256. `successor` is the one that it was
+    exchanged for, sealed under a key that only this token gives."""
+
+    digest: bytes
+    successor: bytes
+    spent_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What a user has allowed one installation of a client; it stands on a session, and its tokens are credentials of
+    that session. Times are epoch seconds.
+
+    `audience` are the URIs of the resources it is good for (RFC 8707), `name` is the client's for people. `challenge`
+    is the PKCE challenge until the authorization code is exchanged. `refresh_token` is the SHA-256 of the current one,
+    `spent` are those before it that may still be presented, oldest first; `access_token` is the one last given, sealed
+    under a key that the current refresh token gives. `answered`: the last answer of the token endpoint has arrived, for
+    one of its tokens was used.
+    """
+
+    id: str
+    client_id: str
+    redirect_uri: str
+    audience: tuple[str, ...]
+    scopes: frozenset[str]
+    created_at: float
+    last_used: float
+    name: str = ""
+    challenge: str | None = None
+    refresh_token: bytes | None = None
+    spent: tuple[SpentRefreshToken, ...] = ()
+    access_token: bytes | None = None
+    answered: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +207,7 @@ class Session:
     subscription: str | None = None
     claims: Mapping[str, Any] = field(default_factory=lambda: NO_CLAIMS)
     credentials: tuple[Credential, ...] = ()
+    grants: tuple[Grant, ...] = ()
     token_set: TokenSet | None = None
     token_version: int = 0
     state: SessionState = SessionState.ACTIVE
@@ -191,12 +238,16 @@ class Session:
                 return credential
         return None
 
-    def user_context(self) -> UserContext:
-        """What a handler sees of this session."""
+    def grant(self, grant_id: str | None) -> Grant | None:
+        """The grant with this id, or None."""
+        return next((grant for grant in self.grants if grant.id == grant_id), None)
+
+    def user_context(self, scopes: frozenset[str] | None = None) -> UserContext:
+        """What a handler sees of this session; with `scopes`, through a token that is good for no more than these."""
         return UserContext(
             user_id=self.user_id,
             session_id=self.id,
-            scopes=self.scopes,
+            scopes=self.scopes if scopes is None else self.scopes & scopes,
             permissions=self.permissions,
             subscription=self.subscription,
             claims=self.claims,

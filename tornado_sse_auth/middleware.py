@@ -16,6 +16,7 @@ from .clock import Clock, SystemClock
 from .errors import (
     AuthenticationRequiredError,
     ConfigurationError,
+    InvalidTokenError,
     ReauthorizationRequiredError,
     StoreUnavailableError,
 )
@@ -226,12 +227,15 @@ class SSEAuthenticationMiddleware:
             raise AuthenticationRequiredError(authorization_url=self.authorization_url())
         if presented.kind is CredentialKind.COOKIE:
             self.guard.check_same_origin(request)
-        session = (await self.sessions.validate(presented)).session
+        found = await self.sessions.validate(presented)
+        if found.grant is not None:
+            raise InvalidTokenError(reason="the token of a grant is good at the handlers of its resource only")
+        session = found.session
         if session.state is SessionState.REAUTHORIZATION:
             raise ReauthorizationRequiredError(
                 authorization_url=self.authorization_url(session), reason=session.reauth_reason
             )
-        return session.user_context()
+        return found.user
 
     # -- for handlers ----------------------------------------------------------------------------------------------
 

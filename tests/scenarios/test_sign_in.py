@@ -254,7 +254,7 @@ async def test_sessions_are_listed_and_ended_one_by_one(world: World) -> None:
         await world.sign_in(stranger, "mallory")
         listed = (await laptop.get("/auth/sessions")).json()["sessions"]
         assert [entry["current"] for entry in listed] == [True, False]
-        assert set(listed[0]) == {"id", "created", "last_seen", "client", "current", "open_streams"}
+        assert set(listed[0]) == {"id", "created", "last_seen", "client", "current", "open_streams", "grants"}
         origin = {"Origin": world.app.url}
         other = listed[1]["id"]
         assert (await stranger.delete(f"/auth/sessions/{other}", headers=origin)).status_code == 404

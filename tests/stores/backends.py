@@ -13,7 +13,7 @@ from typing import Any
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, MongoClient
 
-from tornado_sse_auth.identity import Credential, CredentialKind, Secret, Session, TokenSet
+from tornado_sse_auth.identity import Credential, CredentialKind, Grant, Secret, Session, SpentRefreshToken, TokenSet
 from tornado_sse_auth.sealing import Keyring
 from tornado_sse_auth.stores import MemorySessionStore, MongoSessionStore, SessionStore
 from tornado_sse_auth.testing import ManualClock
@@ -136,6 +136,7 @@ def make_session(clock: ManualClock, name: str = "s1", **more: Any) -> Session:
         "subscription": "pro",
         "claims": {"$name": "A. B", "nested.name": [1, 2.5, None, {"$gt": ""}], "big": 2**70},
         "credentials": (make_credential(clock),),
+        "grants": (make_grant(clock),),
         "token_set": make_token_set(clock),
         "token_version": 1,
         "sid": "sid-1",
@@ -147,10 +148,37 @@ def make_session(clock: ManualClock, name: str = "s1", **more: Any) -> Session:
 
 
 def make_credential(clock: ManualClock, parent: bytes | None = None) -> Credential:
-    """A credential of random digest, good for 100 s."""
+    """A credential of random digest with every field set, good for 100 s."""
     now = clock.time()
     return Credential(
-        digest=os.urandom(32), kind=CredentialKind.COOKIE, created_at=now, expires_at=now + 100, parent=parent
+        digest=os.urandom(32),
+        kind=CredentialKind.COOKIE,
+        created_at=now,
+        expires_at=now + 100,
+        parent=parent,
+        grant="g1",
+        scopes=frozenset({"a"}),
+        audience=("https://s.example/mcp", "https://s.example/sse"),
+    )
+
+
+def make_grant(clock: ManualClock, name: str = "g1") -> Grant:
+    """A grant with every field set."""
+    now = clock.time()
+    return Grant(
+        id=name,
+        client_id="https://client.example/app.json",
+        redirect_uri="http://localhost:1/callback",
+        audience=("https://s.example/mcp",),
+        scopes=frozenset({"a", "$b"}),
+        created_at=now,
+        last_used=now + 1,
+        name="An $app",
+        challenge="c" * 43,
+        refresh_token=os.urandom(32),
+        spent=(SpentRefreshToken(digest=os.urandom(32), successor=os.urandom(60), spent_at=now),),
+        access_token=os.urandom(60),
+        answered=False,
     )
 
 

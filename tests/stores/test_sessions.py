@@ -45,7 +45,14 @@ async def test_a_session_comes_back_as_it_was_stored(backend: Backend, store: Se
 
 async def test_a_bare_session_comes_back_too(backend: Backend, store: SessionStore) -> None:
     """Two without credentials do not collide; what looks like an operator is text."""
-    empty: dict[str, Any] = {"credentials": (), "token_set": None, "subscription": None, "claims": {}, "sid": None}
+    empty: dict[str, Any] = {
+        "credentials": (),
+        "grants": (),
+        "token_set": None,
+        "subscription": None,
+        "claims": {},
+        "sid": None,
+    }
     sessions = [make_session(backend.clock, name, user_id="$user_id", client="$$NOW", **empty) for name in ("s1", "s2")]
     for session in sessions:
         await store.insert(session)

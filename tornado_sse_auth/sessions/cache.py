@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cachetools import TTLCache
 
 from ..clock import Clock
-from ..identity import Credential, Session, UserContext
+from ..identity import Credential, Grant, Session, UserContext
 
 __all__ = ["Authenticated", "SessionCache"]
 
@@ -17,16 +17,18 @@ KEEP_ENDED = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Authenticated:
-    """A request's session, the credential that opened it, and what follows from both: `user`, and `ends_at`, seconds
-    since the epoch."""
+    """A request's session, the credential that opened it, and what follows from both: `user`, `ends_at`, seconds
+    since the epoch, and `grant`, where the credential is the access token of one."""
 
     session: Session
     credential: Credential
     user: UserContext = field(init=False)
     ends_at: float = field(init=False)
+    grant: Grant | None = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "user", self.session.user_context())
+        object.__setattr__(self, "user", self.session.user_context(self.credential.scopes))
+        object.__setattr__(self, "grant", self.session.grant(self.credential.grant))
         object.__setattr__(self, "ends_at", min(self.session.ends_at, self.credential.expires_at))
 
 

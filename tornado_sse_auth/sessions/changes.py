@@ -10,6 +10,7 @@ from typing import Any
 
 from ..identity import Credential, CredentialKind, Session, SessionState, TokenSet
 from ..options import Options
+from .grant_changes import without_expired
 
 __all__ = ["SignedInUser", "new_session", "revived", "with_bearer", "without_credential"]
 
@@ -60,7 +61,8 @@ def revived(
 ) -> Session | None:
     """The session after its user has signed in again; None when it is somebody else's.
 
-    Its bearers stay; `credential` is the browser's new cookie, and takes the place of `replaced`, its older one.
+    Its bearers and grants stay, and what was to last as long as the session does so again; `credential` is the
+    browser's new cookie, and takes the place of `replaced`, its older one.
     """
     if session.user_id != user.user_id:
         return None
@@ -69,6 +71,8 @@ def revived(
         for old in session.credentials
         if old.digest != replaced
     )
+    expires_at = max(credential.expires_at, session.expires_at)
+    kept = tuple(replace(old, expires_at=expires_at) if old.kind is CredentialKind.REFRESH else old for old in kept)
     return replace(
         session,
         credentials=(*kept, credential),
@@ -81,7 +85,7 @@ def revived(
         state=SessionState.ACTIVE,
         reauth=None,
         reauth_reason=None,
-        expires_at=max(credential.expires_at, session.expires_at),
+        expires_at=expires_at,
         enriched_at=now,
         sid=user.sid,
     )
@@ -92,13 +96,15 @@ def with_bearer(session: Session, bearer: Credential, *, now: float) -> Session 
     Beyond 50 credentials the oldest bearers end."""
     if bearer.parent is None or session.credential(bearer.parent) is None:
         return None
-    live = [old for old in session.credentials if old.expires_at > now]
-    bearers = [old for old in live if old.kind is CredentialKind.BEARER]
-    surplus = bearers[: max(0, len(live) - CREDENTIALS_PER_SESSION + 1)]
-    return replace(session, credentials=(*(old for old in live if old not in surplus), bearer))
+    own = [old for old in session.credentials if old.grant is None and old.expires_at > now]
+    bearers = [old for old in own if old.kind is CredentialKind.BEARER]
+    surplus = bearers[: max(0, len(own) - CREDENTIALS_PER_SESSION + 1)]
+    kept = tuple(old for old in session.credentials if old not in surplus)
+    return without_expired(replace(session, credentials=(*kept, bearer)), now=now)
 
 
 def without_credential(session: Session, digest: bytes, *, now: float) -> Session | None:
     """The session without this credential, those made with it, and what has expired; None when nothing changes."""
-    kept = tuple(old for old in session.credentials if digest not in (old.digest, old.parent) and old.expires_at > now)
-    return replace(session, credentials=kept) if kept != session.credentials else None
+    kept = tuple(old for old in session.credentials if digest not in (old.digest, old.parent))
+    changed = without_expired(replace(session, credentials=kept), now=now)
+    return changed if changed.credentials != session.credentials else None

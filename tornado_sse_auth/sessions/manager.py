@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, TypeVar
 from ..audit import AuditLog
 from ..clock import Clock
 from ..errors import InvalidTokenError, NotFoundError, StoreUnavailableError
-from ..identity import CredentialKind, Secret, Session, SessionState, TokenSet
+from ..identity import Credential, CredentialKind, Secret, Session, SessionState, TokenSet
 from ..metrics import Metrics
 from ..oauth import BearerVerifier
 from ..options import Options
@@ -19,6 +19,7 @@ from ..stores.base import SessionStore, VersionConflict
 from .cache import Authenticated, SessionCache
 from .changes import SignedInUser, new_session, revived, with_bearer, without_credential
 from .credentials import PresentedCredential, issue
+from .grant_changes import answered, without_grant
 from .requirements import Requirements
 from .revocation import SessionWatch
 from .verified_bearers import verify_bearer
@@ -121,6 +122,8 @@ class SessionManager:
             credential = session.credential(digest)
             if credential is None or credential.expires_at <= self._clock.time():
                 return None
+            if await self._note_arrival(session, credential):
+                continue
             if session.state is SessionState.REAUTHORIZATION and session.reauth is None:
                 session = await self._make_reauthorizable(session)
             found = Authenticated(session, credential)
@@ -139,6 +142,20 @@ class SessionManager:
             return None
         self._cache.fill(presented.digest, found, begun)
         return found
+
+    async def _note_arrival(self, session: Session, credential: Credential) -> bool:
+        """The first use of an access token shows that the answer with it has arrived; True when that was written."""
+        grant = session.grant(credential.grant)
+        if grant is None or grant.answered:
+            return False
+        now = self._clock.time()
+        try:
+            return (
+                await self.update(session.id, lambda stored: answered(stored, credential.digest, now=now)) is not None
+            )
+        except StoreUnavailableError as error:
+            _log.warning("the first use of a token of grant %s was not noted: %s", grant.id, error)
+            return False
 
     async def touch(self, session_id: str) -> Session | None:
         """Count an open stream as use of its session; the session as it stands, or None when it is gone."""
@@ -310,6 +327,32 @@ class SessionManager:
         if session is None or session.user_id != user_id:
             raise NotFoundError()
         await self.revoke(session_id, reason="ended by its user")
+
+    async def end_grant(self, session_id: str, grant_id: str, *, reason: str) -> bool:
+        """End one grant with its tokens and streams; the session ends with it where nothing else holds it. False when
+        there was no such grant."""
+        now = self._clock.time()
+        session = await self.update(session_id, lambda stored: without_grant(stored, grant_id, now=now))
+        if session is None:
+            return False
+        self._audit.write(
+            "revocation",
+            outcome="success",
+            user_id=session.user_id,
+            session_id=session_id,
+            reason=f"grant {grant_id}: {reason}",
+        )
+        if not session.credentials:
+            await self.revoke(session_id, reason=reason)
+        return True
+
+    async def end_own_grant(self, user_id: str, session_id: str, grant_id: str) -> None:
+        """End one of the user's grants. Raises `NotFoundError` for anybody else's."""
+        session = await self._store.find(session_id)
+        if session is None or session.user_id != user_id:
+            raise NotFoundError()
+        if not await self.end_grant(session_id, grant_id, reason="ended by its user"):
+            raise NotFoundError()
 
     def is_ended(self, session_id: str) -> bool:
         """True for 10 s after the end of a session, however it was learnt of."""

@@ -14,7 +14,17 @@ from typing import Any
 
 from pymongo import ASCENDING, IndexModel
 
-from ..identity import Credential, CredentialKind, RefreshState, Secret, Session, SessionState, TokenSet
+from ..identity import (
+    Credential,
+    CredentialKind,
+    Grant,
+    RefreshState,
+    Secret,
+    Session,
+    SessionState,
+    SpentRefreshToken,
+    TokenSet,
+)
 from ..sealing import Keyring, UnsealError, context
 
 __all__ = [
@@ -99,6 +109,7 @@ def session_document(session: Session, keyring: Keyring) -> Document:
         "subscription": session.subscription,
         "claims": json.dumps(dict(session.claims)),
         "credentials": [_credential_document(credential) for credential in session.credentials],
+        "grants": [_grant_document(grant) for grant in session.grants] or None,
         "token_set": _seal_token_set(session, keyring),
         "token_version": session.token_version,
         "state": session.state.value,
@@ -148,7 +159,33 @@ def _credential_document(credential: Credential) -> Document:
     }
     if credential.parent is not None:
         document["parent"] = credential.parent
+    if credential.grant is not None:
+        document["grant"] = credential.grant
+        document["audience"] = list(credential.audience)
+    if credential.scopes is not None:
+        document["scopes"] = sorted(credential.scopes)
     return document
+
+
+def _grant_document(grant: Grant) -> Document:
+    fields: Document = {
+        "id": grant.id,
+        "client_id": grant.client_id,
+        "redirect_uri": grant.redirect_uri,
+        "audience": list(grant.audience),
+        "scopes": sorted(grant.scopes),
+        "created_at": grant.created_at,
+        "last_used": grant.last_used,
+        "name": grant.name,
+        "challenge": grant.challenge,
+        "refresh_token": grant.refresh_token,
+        "spent": [
+            {"digest": spent.digest, "successor": spent.successor, "spent_at": spent.spent_at} for spent in grant.spent
+        ],
+        "access_token": grant.access_token,
+        "answered": grant.answered,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _seal_token_set(session: Session, keyring: Keyring) -> bytes | None:
@@ -217,6 +254,7 @@ def _session(document: Mapping[str, Any], keyring: Keyring) -> Session:
         subscription=get("subscription"),
         claims=MappingProxyType(json.loads(document["claims"])),
         credentials=tuple([_credential(one) for one in document["credentials"]]),
+        grants=tuple([_grant(one) for one in get("grants", ())]),
         token_set=token_set,
         token_version=document["token_version"],
         state=state,
@@ -237,6 +275,20 @@ def _credential(document: Mapping[str, Any]) -> Credential:
         created_at=document["created_at"],
         expires_at=document["expires_at"],
         parent=document.get("parent"),
+        grant=document.get("grant"),
+        scopes=frozenset(document["scopes"]) if "scopes" in document else None,
+        audience=tuple(document.get("audience", ())),
+    )
+
+
+def _grant(document: Mapping[str, Any]) -> Grant:
+    return Grant(
+        **{
+            **document,
+            "audience": tuple(document["audience"]),
+            "scopes": frozenset(document["scopes"]),
+            "spent": tuple([SpentRefreshToken(**spent) for spent in document["spent"]]),
+        }
     )
 
 

@@ -172,7 +172,7 @@ class StreamRegistry:
             raise ReauthorizationRequiredError(
                 authorization_url=self._authorization_url(group.session), reason=group.session.reauth_reason
             )
-        stream.requirements.check(group.user, self._options.subscription_levels)
+        stream.requirements.check(group.user_of(stream), self._options.subscription_levels)
         self.admit(group.user)
         if not group.streams:
             self._groups[session.id] = group
@@ -256,7 +256,7 @@ class StreamRegistry:
         if self._lost_credential(stream, group.session):
             return CloseReason.REVOKED
         try:
-            stream.requirements.check(group.user, self._options.subscription_levels)
+            stream.requirements.check(group.user_of(stream), self._options.subscription_levels)
         except ForbiddenError as error:
             return error.code
         except ConfigurationError:
@@ -264,8 +264,10 @@ class StreamRegistry:
         return None
 
     def _lost_credential(self, stream: EventStream, session: Session) -> bool:
-        """True when the stream's credential was taken out of the session. That it merely expired, and was then
-        forgotten, does not count: the session carries the stream."""
+        """True when the stream's credential was taken out of the session, or its grant was. That a credential merely
+        expired, and was then forgotten, does not count: the session carries the stream, or the grant does."""
+        if stream.grant is not None:
+            return session.grant(stream.grant) is None
         if stream.credential is None or stream.credential_expires_at <= self._clock.time():
             return False
         return session.credential(stream.credential) is None

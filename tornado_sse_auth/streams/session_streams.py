@@ -24,6 +24,10 @@ class SessionStreams:
         self.streams: dict[EventStream, None] = {}
         self._news: asyncio.Event | None = None
 
+    def user_of(self, stream: EventStream) -> UserContext:
+        """The user as this stream may see it: the token of a grant may be good for less than the session."""
+        return self.user if stream.scopes is None else self.session.user_context(stream.scopes)
+
     def update(self, session: Session) -> None:
         """Take over a newer version."""
         self.session = session

@@ -56,10 +56,12 @@ class EventStream:
         "_unyielded",
         "credential",
         "credential_expires_at",
+        "grant",
         "last_event_id",
         "opened_at",
         "position",
         "requirements",
+        "scopes",
         "sent_at",
         "slot",
     )
@@ -74,10 +76,13 @@ class EventStream:
         registry: StreamRegistry,
         hub: ChannelHub,
     ) -> None:
-        """`credential`: digest of what the request presented; the stream ends when the session no longer has it."""
+        """`credential`: digest of what the request presented; the stream ends when the session no longer has it, or no
+        longer has the grant whose token it is."""
         known = session.credential(credential) if credential is not None else None
         self.credential = credential
         self.credential_expires_at = known.expires_at if known is not None else session.expires_at
+        self.grant = known.grant if known is not None else None
+        self.scopes = known.scopes if known is not None else None
         self.requirements = requirements
         self.last_event_id: str | None = handler.request.headers.get("Last-Event-ID")
         self.position = 0
@@ -103,7 +108,9 @@ class EventStream:
     @property
     def user(self) -> UserContext:
         """The user context as it is now: scopes may have narrowed since the stream was opened."""
-        return self._group.user if self._group is not None else self._session.user_context()
+        if self._group is None:
+            return self._session.user_context(self.scopes)
+        return self._group.user_of(self)
 
     @property
     def ended(self) -> str | None:

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from tornado.web import RequestHandler
 
 from ..errors import AuthenticationRequiredError, InvalidRequestError, InvalidTokenError
-from ..identity import CredentialKind, Session
+from ..identity import CredentialKind, Grant, Session
 from .json_body import read_json_object
 from .mixin import SSEAuthMixin
 
-__all__ = ["LogoutHandler", "SessionHandler", "SessionsHandler", "TokenHandler"]
+__all__ = ["GrantHandler", "LogoutHandler", "SessionHandler", "SessionsHandler", "TokenHandler"]
 
 DEFAULT_BEARER_TTL = 86_400
 
@@ -77,7 +77,7 @@ class SessionsHandler(_AccountHandler):
     """The user's sessions."""
 
     async def get(self) -> None:
-        """`{"sessions": [...]}`, oldest first; `open_streams` counts those of this process."""
+        """`{"sessions": [...]}`, oldest first, each with its grants; `open_streams` counts those of this process."""
         auth = self.sse_auth
         current = self.authenticated.session
         sessions = await auth.sessions.sessions_of(current.user_id)
@@ -91,6 +91,7 @@ class SessionsHandler(_AccountHandler):
                         "client": session.client,
                         "current": session.id == current.id,
                         "open_streams": auth.registry.count(session.id),
+                        "grants": [_grant(grant) for grant in session.grants if grant.challenge is None],
                     }
                     for session in sessions
                 ]
@@ -106,6 +107,29 @@ class SessionHandler(_AccountHandler):
         await self.sse_auth.sessions.revoke_own(self.authenticated.session.user_id, session_id)
         self.set_status(204)
         self.finish()
+
+
+class GrantHandler(_AccountHandler):
+    """What the user has allowed one installation of a client."""
+
+    async def delete(self, session_id: str, grant_id: str) -> None:
+        """End it, its tokens and its streams: 204, or 404 for one that is not the user's."""
+        await self.sse_auth.sessions.end_own_grant(self.authenticated.session.user_id, session_id, grant_id)
+        self.set_status(204)
+        self.finish()
+
+
+def _grant(grant: Grant) -> dict[str, object]:
+    return {
+        "id": grant.id,
+        "client_id": grant.client_id,
+        "name": grant.name,
+        "redirect_uri": grant.redirect_uri,
+        "resources": list(grant.audience),
+        "scopes": sorted(grant.scopes),
+        "created": _iso(grant.created_at),
+        "last_used": _iso(grant.last_used),
+    }
 
 
 def _iso(seconds: float) -> str:

@@ -43,7 +43,9 @@ class ErrorAnswers(_Base):
     max_body: ClassVar[int] = 1_048_576
     """Bytes of a body that are accepted; the server's own limit stands above it."""
 
-    resource_metadata_path: ClassVar[str] = "/.well-known/oauth-protected-resource"
+    resource: ClassVar[str | None] = None
+    """Path of the protected resource (RFC 9728) that the handler is part of, such as "/mcp": access tokens of the
+    authorization server with that audience are good here. None: only a session's own credentials are."""
 
     request_info: RequestInfo = NO_REQUEST
     requirements: Requirements = NO_REQUIREMENTS
@@ -56,6 +58,11 @@ class ErrorAnswers(_Base):
         if self._sse_auth is None:
             self._sse_auth = auth_context(self)
         return self._sse_auth
+
+    @property
+    def resource_metadata_path(self) -> str:
+        """Where the metadata of this resource is, for the challenge (RFC 9728, section 3.1)."""
+        return f"/.well-known/oauth-protected-resource{self.resource or ''}"
 
     def identify_request(self) -> None:
         """Give the request its id, and the answer the headers that depend on who asks."""

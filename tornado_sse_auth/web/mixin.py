@@ -41,8 +41,8 @@ class SSEAuthMixin(ErrorAnswers):
     """Goes before `RequestHandler`. After `prepare()`, `self.current_user` is a `UserContext`.
 
     Set `required_scopes`, `required_permissions`, `required_subscription` on the class, or call `require()` in a
-    method. An override of `prepare` is a coroutine that begins with `await super().prepare()`; an override of
-    `on_connection_close` calls `super()`::
+    method. A handler of a protected resource for MCP clients sets `resource`. An override of `prepare` is a coroutine
+    that begins with `await super().prepare()`; one of `on_connection_close` calls `super()`::
 
         class Prices(SSEAuthMixin, tornado.web.RequestHandler):
             required_scopes = {"prices:read"}
@@ -102,10 +102,20 @@ class SSEAuthMixin(ErrorAnswers):
         return Requirements.of(*required)
 
     def _admit(self, found: Authenticated) -> None:
+        if found.grant is not None:
+            self._check_audience(found)
         self._authenticated = found
         self.check_session_state(found.session)
         self.current_user = found.user
         self.requirements.check(found.user, self.sse_auth.options.subscription_levels)
+
+    def _check_audience(self, found: Authenticated) -> None:
+        """A token for another resource is none here (RFC 8707, section 2)."""
+        if (
+            self.resource is None
+            or f"{self.sse_auth.options.public_url}{self.resource}" not in found.credential.audience
+        ):
+            raise InvalidTokenError(reason=f"the token is for {', '.join(found.credential.audience)}")
 
     def check_session_state(self, session: Session) -> None:
         """Raises `ReauthorizationRequiredError` for a session that needs its user."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..health import Health
-from .account import LogoutHandler, SessionHandler, SessionsHandler, TokenHandler
+from .account import GrantHandler, LogoutHandler, SessionHandler, SessionsHandler, TokenHandler
 from .backchannel_logout import BackChannelLogoutHandler
 from .health import HealthHandler, LiveHandler, ReadyHandler
 from .public import ClientModuleHandler, ProtectedResourceHandler
@@ -26,6 +26,7 @@ def routes(health: Health, *, sign_in: bool) -> list[Any]:
         (r"/auth/token", TokenHandler),
         (r"/auth/sessions", SessionsHandler),
         (r"/auth/sessions/([0-9a-f]{32})", SessionHandler),
+        (r"/auth/sessions/([0-9a-f]{32})/grants/([0-9a-f]{32})", GrantHandler),
     ]
     if sign_in:
         rules += [

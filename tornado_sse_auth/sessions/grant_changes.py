@@ -1,0 +1,158 @@
+"""What happens to the grants of a session, as functions from one version to the next. Pure.
+
+The tokens of a grant are credentials of the session: a grant is there as long as one of them is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..identity import Credential, CredentialKind, Grant, Session, SpentRefreshToken
+
+__all__ = [
+    "ACCESS_TOKENS",
+    "GRACE",
+    "GRANTS_PER_SESSION",
+    "accepted",
+    "answered",
+    "redeemed",
+    "rotated",
+    "with_access_token",
+    "with_grant",
+    "without_expired",
+    "without_grant",
+]
+
+GRANTS_PER_SESSION = 50
+ACCESS_TOKENS = 8  # of one grant, at a time
+GRACE = 30.0  # seconds in which a spent refresh token may come again: other threads and processes of one client
+CODE_REMEMBERED = 600.0  # seconds after its exchange in which a second use of an authorization code is recognized
+
+
+def with_grant(session: Session, grant: Grant, code: Credential, *, now: float) -> Session:
+    """The session with a grant that waits for the exchange of `code`. Beyond 50 the least recently used grant ends."""
+    session = without_expired(session, now=now)
+    grants = sorted(session.grants, key=lambda old: old.last_used)
+    for old in grants[: max(0, len(grants) - GRANTS_PER_SESSION + 1)]:
+        session = _without(session, old.id)
+    return replace(session, grants=(*session.grants, grant), credentials=(*session.credentials, code))
+
+
+def redeemed(
+    session: Session,
+    code: bytes,
+    *,
+    access_token: Credential,
+    refresh_token: Credential | None,
+    chain: Grant,
+    now: float,
+) -> Session | None:
+    """The session after the exchange of the authorization code with this digest; None when it has been exchanged.
+
+    `chain` is the grant with the state of its first refresh token.
+    """
+    grant = _grant_of(session, code)
+    if grant is None or grant.challenge is None:
+        return None
+    # The code is remembered: its second use ends what the first has given (RFC 6749, section 4.1.2).
+    kept = tuple(
+        replace(old, expires_at=now + CODE_REMEMBERED) if old.digest == code else old for old in session.credentials
+    )
+    added = (access_token,) if refresh_token is None else (access_token, refresh_token)
+    changed = replace(chain, challenge=None, last_used=now)
+    return without_expired(_replaced(replace(session, credentials=(*kept, *added)), changed), now=now)
+
+
+def accepted(grant: Grant, digest: bytes, *, now: float) -> bool:
+    """Whether a spent refresh token with this digest still opens the grant.
+
+    For 30 s any does; while neither token of the last answer has been used, that answer may have been lost, and its
+    predecessor does however late.
+    """
+    for spent in grant.spent:
+        if spent.digest == digest:
+            return now - spent.spent_at <= GRACE or (spent is grant.spent[-1] and not grant.answered)
+    return False
+
+
+def rotated(
+    session: Session, grant_id: str, spent: SpentRefreshToken, *, chain: Grant, access_token: Credential, now: float
+) -> Session | None:
+    """The session after the grant's refresh token was exchanged; None when it is not the current one any more.
+
+    `chain` is the grant with its new refresh token. Of the spent ones the last stays, and those within the grace.
+    """
+    grant = session.grant(grant_id)
+    if grant is None or grant.refresh_token != spent.digest:
+        return None
+    recent = tuple(old for old in grant.spent if now - old.spent_at <= GRACE)
+    changed = replace(chain, spent=(*recent, spent), answered=False, last_used=now)
+    return _with_access_token(_replaced(session, changed), access_token, now=now)
+
+
+def with_access_token(session: Session, chain: Grant, access_token: Credential, *, now: float) -> Session | None:
+    """The session with one more access token for a client that presented a spent refresh token. `chain` is the grant
+    with that token; None when its refresh token has changed meanwhile."""
+    grant = session.grant(chain.id)
+    if grant is None or grant.refresh_token != chain.refresh_token:
+        return None
+    changed = replace(grant, access_token=chain.access_token, answered=False, last_used=now)
+    return _with_access_token(_replaced(session, changed), access_token, now=now)
+
+
+def answered(session: Session, access_token: bytes, *, now: float) -> Session | None:
+    """The session whose grant's last answer has arrived, for the access token with this digest is used; None when that
+    is known, or the token is not of that answer."""
+    grant = _grant_of(session, access_token)
+    if grant is None or grant.answered or _newest_access_token(session, grant.id) != access_token:
+        return None
+    return _replaced(session, replace(grant, answered=True, last_used=now))
+
+
+def without_grant(session: Session, grant_id: str, *, now: float) -> Session | None:
+    """The session without this grant; None when it has none such."""
+    return None if session.grant(grant_id) is None else without_expired(_without(session, grant_id), now=now)
+
+
+def without_expired(session: Session, *, now: float) -> Session:
+    """The session without credentials that have expired, and without grants that no credential opens any more."""
+    live = [old for old in session.credentials if old.expires_at > now]
+    waiting = {grant.id for grant in session.grants if grant.challenge is not None}
+    # A code that is spent opens nothing.
+    held = {old.grant for old in live if old.kind is not CredentialKind.CODE or old.grant in waiting}
+    return replace(
+        session,
+        credentials=tuple(old for old in live if old.grant is None or old.grant in held),
+        grants=tuple(grant for grant in session.grants if grant.id in held),
+    )
+
+
+def _grant_of(session: Session, digest: bytes) -> Grant | None:
+    credential = session.credential(digest)
+    return session.grant(credential.grant) if credential is not None else None
+
+
+def _newest_access_token(session: Session, grant_id: str) -> bytes | None:
+    of_grant = [old for old in session.credentials if old.grant == grant_id and old.kind is CredentialKind.BEARER]
+    return of_grant[-1].digest if of_grant else None
+
+
+def _with_access_token(session: Session, access_token: Credential, *, now: float) -> Session:
+    session = without_expired(replace(session, credentials=(*session.credentials, access_token)), now=now)
+    of_grant = [
+        old for old in session.credentials if old.grant == access_token.grant and old.kind is CredentialKind.BEARER
+    ]
+    surplus = of_grant[:-ACCESS_TOKENS]
+    return replace(session, credentials=tuple(old for old in session.credentials if old not in surplus))
+
+
+def _replaced(session: Session, grant: Grant) -> Session:
+    return replace(session, grants=tuple(grant if old.id == grant.id else old for old in session.grants))
+
+
+def _without(session: Session, grant_id: str) -> Session:
+    return replace(
+        session,
+        credentials=tuple(old for old in session.credentials if old.grant != grant_id),
+        grants=tuple(grant for grant in session.grants if grant.id != grant_id),
+    )
