@@ -9,11 +9,12 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.soak import crashes
+from tests.soak import crashes, steady
 from tests.soak.findings import Findings
 from tests.soak.soak import Soak
 
 SCENARIOS: dict[str, Callable[[Soak], Awaitable[Findings]]] = {
+    "steady": steady.run,
     "crashes-2": crashes.two_processes,
     "crashes-4": crashes.four_processes,
 }
