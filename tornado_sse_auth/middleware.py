@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
 from ipaddress import ip_network
 from typing import Any
@@ -154,6 +154,7 @@ class SSEAuthenticationMiddleware:
         self.health = Health(self._checks(), metrics=self.metrics, clock=self.clock)
         self._gauges = MonotonicPeriodicCallback(self._send_gauges, GAUGE_INTERVAL * 1000)
         self._running: AsyncExitStack | None = None
+        self._on_close: list[Callable[[], Awaitable[None]]] = []
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -200,6 +201,12 @@ class SSEAuthenticationMiddleware:
         async with running:
             await self.refresh_manager.close()
             await self.registry.drain(self.options.drain_timeout)
+            for close in self._on_close:
+                await close()
+
+    def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Await `close` whenever the middleware closes: after the streams have ended, before store and events do."""
+        self._on_close.append(close)
 
     # -- for applications ------------------------------------------------------------------------------------------
 

@@ -199,11 +199,20 @@ class EventStream:
     # -- the life of it --------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> EventStream:
-        if self._task is not None or self._handler is None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine runs in a task
+        self.open(task)
+        return self
+
+    def open(self, task: asyncio.Task[Any] | None = None) -> None:
+        """Register the stream and send its headers, for a protocol that cannot use `async with` because it learns only
+        on the way that its answer is a stream; `close()` follows. `task` is cancelled when the stream ends.
+
+        Raises what the registry's `add` raises; the handler's answer is then still to be given."""
+        if self._response is not None or self._handler is None:
             raise ConfigurationError("a stream is opened once")
-        self._task = asyncio.current_task()
-        assert self._task is not None  # noqa: S101 - a coroutine runs in a task
-        self._cancelling = self._task.cancelling()
+        self._task = task
+        self._cancelling = task.cancelling() if task is not None else 0
         self._response = StreamResponse(self._handler)
         # No await from here on: who was admitted is open before anybody else can be.
         self._group = self._registry.add(self, self._session)
@@ -218,19 +227,20 @@ class EventStream:
             raise
         if self._response.closed:
             self.end(CloseReason.CLIENT)
-        return self
+
+    def close(self, reason: str = CloseReason.COMPLETED) -> None:
+        """Finish the response; a stream that is still open ends with `reason`."""
+        self._task = None
+        if self._reason is None:
+            self.end(CloseReason.CLIENT if self._opened.closed else reason)
+        self._opened.finish(self._sent)
+        self._handler = None
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        task, self._task = self._task, None
-        if self._reason is None:
-            if self._opened.closed:
-                self.end(CloseReason.CLIENT)
-            else:
-                self.end(CloseReason.COMPLETED if exc is None else CloseReason.ERROR)
-        self._opened.finish(self._sent)
-        self._handler = None
+        task = self._task
+        self.close(CloseReason.COMPLETED if exc is None else CloseReason.ERROR)
         # A group: the body sent from several tasks, and each of them was told.
         expected = isinstance(exc, StreamEnded) or (
             isinstance(exc, BaseExceptionGroup) and exc.split(StreamEnded)[1] is None

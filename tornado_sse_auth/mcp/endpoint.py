@@ -1,0 +1,145 @@
+"""`MCPEndpoint`: an `mcp` server object behind Tornado rules."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel.server import Server
+from mcp.server.mcpserver import MCPServer
+from mcp.server.subscriptions import InMemorySubscriptionBus, SubscriptionBus
+from mcp.shared.exceptions import MCPError
+from mcp_types import CallToolRequestParams, SubscriptionsListenRequestParams
+from mcp_types.jsonrpc import INVALID_PARAMS
+
+from ..errors import ConfigurationError
+from ..middleware import SSEAuthenticationMiddleware
+from ..stores import MemorySessionStore
+from .access import AccessRules
+from .bus import EventLogBus
+from .handler import MCPHandler
+from .listening import Listening
+from .streamable_http import StreamableHTTPHandler
+
+__all__ = ["MCPEndpoint"]
+
+_log = logging.getLogger(__name__)
+
+
+class MCPEndpoint:
+    """Serves an `mcp` server object, the SDK's `MCPServer` or low-level `Server`, to clients of any revision::
+
+        server = MCPServer("prices", subscriptions=EventLogBus(auth.events))
+        endpoint = MCPEndpoint(server, auth=auth)
+        application = Application([*endpoint.routes(), *auth.routes()], sse_auth=auth)
+
+    `requires` says by method and name (or URI template) what a request asks of its user, as `requires()` in the `meta`
+    of a tool does: the only way for a low-level server. `bus` is where a low-level server publishes what changed; an
+    `MCPServer` has its own. Raises `ConfigurationError` for a server whose state would stay in one of many processes.
+    """
+
+    def __init__(
+        self,
+        server: MCPServer[Any] | Server[Any],
+        *,
+        auth: SSEAuthenticationMiddleware,
+        requires: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
+        bus: SubscriptionBus | None = None,
+    ) -> None:
+        self.auth = auth
+        self.server: Server[Any] = server._lowlevel_server if isinstance(server, MCPServer) else server
+        self.rules = AccessRules(server, requires or {}, auth.options.subscription_levels)
+        if bus is None:
+            bus = server._subscriptions if isinstance(server, MCPServer) else EventLogBus(auth.events)
+        if isinstance(bus, InMemorySubscriptionBus) and not isinstance(auth.store, MemorySessionStore):
+            raise ConfigurationError(
+                "this server tells changes to subscribers of its own process only, and the store is for many: "
+                "MCPServer(..., subscriptions=EventLogBus(auth.events))"
+            )
+        self.listening = Listening(bus, self.rules)
+        if self.server.get_request_handler("subscriptions/listen") is not None:
+            self.server.add_request_handler(
+                "subscriptions/listen", SubscriptionsListenRequestParams, self.listening.__call__
+            )
+        if isinstance(server, MCPServer):
+            self._refuse_unknown_tools(server)
+        self._lifespan: _Lifespan | None = None
+        auth.on_close(self.close)
+
+    def routes(self) -> list[Any]:
+        """Tornado rules for `/mcp`."""
+        return [(r"/mcp", StreamableHTTPHandler, {"endpoint": self})]
+
+    async def close(self) -> None:
+        """Leave the server's lifespan. The middleware calls it when it closes; twice is once."""
+        lifespan, self._lifespan = self._lifespan, None
+        if lifespan is not None:
+            await lifespan.close()
+
+    # -- for the handlers ------------------------------------------------------------------------------------------
+
+    async def lifespan(self) -> Any:
+        """What the server's lifespan yields; entered at the first request."""
+        if self._lifespan is None:
+            self._lifespan = _Lifespan(self.server)
+        return await self._lifespan.state()
+
+    def check_access(self, handler: MCPHandler, method: str, params: Mapping[str, Any] | None) -> None:
+        """Raises `ForbiddenError` for what the user lacks, before anything is dispatched."""
+        needed = self.rules.needed(method, params)
+        needed.check(handler.user, self.auth.options.subscription_levels)
+
+    def input_schema(self, name: Any) -> Mapping[str, Any] | None:
+        """The schema of a tool's arguments, where the server can tell it without being asked for the list."""
+        lookup = self.server.get_tool_input_schema
+        return lookup(name) if lookup is not None and isinstance(name, str) else None
+
+    def _refuse_unknown_tools(self, server: MCPServer[Any]) -> None:
+        """The SDK answers a call of an unknown tool with a result; the specification wants an error (server/tools,
+        "Error Handling")."""
+        entry = self.server.get_request_handler("tools/call")
+        if entry is None:
+            return
+        handler = entry.handler
+
+        async def call_tool(ctx: ServerRequestContext[Any, Any], params: CallToolRequestParams) -> Any:
+            if server._tool_manager.get_tool(params.name) is None:
+                raise MCPError(INVALID_PARAMS, f"Unknown tool: {params.name}")
+            return await handler(ctx, params)
+
+        self.server.add_request_handler("tools/call", CallToolRequestParams, call_tool)
+
+
+class _Lifespan:
+    """The server's lifespan, entered and left in one task of its own, as the SDK's users expect."""
+
+    def __init__(self, server: Server[Any]) -> None:
+        self._entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._leave = asyncio.Event()
+        self._task = asyncio.create_task(self._run(server), name="lifespan of the MCP server")
+
+    async def state(self) -> Any:
+        """What it yielded. Raises what entering it raised."""
+        return self._entered.result() if self._entered.done() else await asyncio.shield(self._entered)
+
+    async def close(self) -> None:
+        """Leave, within five seconds."""
+        self._leave.set()
+        _, late = await asyncio.wait([self._task], timeout=5.0)
+        for task in late:
+            task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self, server: Server[Any]) -> None:
+        try:
+            async with server.lifespan(server) as state:
+                self._entered.set_result(state)
+                await self._leave.wait()
+        except Exception as error:
+            if self._entered.done():
+                _log.exception("the lifespan of the MCP server failed while it was left")
+            else:
+                self._entered.set_exception(error)

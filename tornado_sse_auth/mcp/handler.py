@@ -1,0 +1,176 @@
+"""What every MCP handler does alike: authenticate, answer errors as JSON-RPC, let pages of known origins in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mcp.server.auth.middleware.auth_context import auth_context_var
+from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+from mcp.server.auth.provider import AccessToken
+from mcp_types.jsonrpc import ErrorData, RequestId
+from tornado.web import Finish, HTTPError, RequestHandler
+
+from ..errors import AuthError
+from ..identity import UserContext
+from ..streams import EventStream
+from ..web.mixin import SSEAuthMixin
+from ..web.responses import Answer
+from .caller import enter
+from .messages import ACCESS_REFUSED, UnreadableMessage, encode, error_message, read_message
+
+if TYPE_CHECKING:
+    from .endpoint import MCPEndpoint
+    from .exchange import Exchange
+
+__all__ = ["MCPHandler"]
+
+S = TypeVar("S", bound=EventStream)
+
+MAX_BODY = 4 * 1024 * 1024
+EXPOSED = "Mcp-Session-Id, WWW-Authenticate, MCP-Protocol-Version, Retry-After"
+ALLOWED = (
+    "Authorization, Content-Type, Accept, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name"
+)
+NO_CLIENT = "session"  # for credentials of a session's own, which no client was registered for
+
+
+class MCPHandler(SSEAuthMixin, RequestHandler):
+    """A handler of one of the endpoint's paths."""
+
+    sign_in_redirect = False
+    max_body = MAX_BODY
+    methods = "POST, OPTIONS"
+    exchange: Exchange | None = None
+
+    def initialize(self, endpoint: MCPEndpoint) -> None:
+        """Tornado hands over what stands in the rule."""
+        self.endpoint = endpoint
+
+    def prepare(self) -> Awaitable[None]:
+        """Authenticate, but for a preflight, which browsers send without any credential."""
+        if self.request.method == "OPTIONS":
+            self.identify_request()
+            self.sse_auth.guard.check_host(self.request)
+            self.sse_auth.guard.check_origin(self.request)
+            self._allow_preflight()
+            raise Finish
+        return super().prepare()
+
+    def _set_safe_headers(self) -> None:
+        super()._set_safe_headers()
+        origin = self.request.headers.get("Origin")
+        if origin is not None:
+            self.set_header("Vary", "Origin")
+            if origin in self.sse_auth.options.allowed_origins:
+                self.set_header("Access-Control-Allow-Origin", origin)
+                self.set_header("Access-Control-Expose-Headers", EXPOSED)
+
+    def _allow_preflight(self) -> None:
+        self.set_status(204)
+        self.set_header("Access-Control-Allow-Methods", self.methods)
+        # Names of Mcp-Param-* are the tools' own, so what is asked for is what is allowed, if it is of that form.
+        asked = self.request.headers.get("Access-Control-Request-Headers", "").split(",")
+        parameters = [name.strip() for name in asked if name.strip().lower().startswith("mcp-param-")]
+        self.set_header("Access-Control-Allow-Headers", ", ".join([ALLOWED, *parameters]))
+        self.set_header("Access-Control-Max-Age", "600")
+        self.clear_header("Content-Type")
+
+    def not_here(self) -> None:
+        """Answer 405: the path exists, and knows other methods."""
+        self.set_header("Allow", self.methods)
+        self.set_status(405)
+        self.finish()
+
+    def check_content(self, *accepted: str) -> None:
+        """Raises `HTTPError` 415 for a body that is no JSON, 406 for a client that does not take what we send."""
+        content_type = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise HTTPError(415)
+        self.check_accept(*accepted)
+
+    def check_accept(self, *accepted: str) -> None:
+        """Raises `HTTPError` 406 for a client that does not take all of the media types `accepted`."""
+        header = self.request.headers.get("Accept", "*/*").lower()
+        taken = {item.partition(";")[0].strip() for item in header.split(",")}
+        if "*/*" in taken:
+            return
+        for media_type in accepted:
+            if media_type not in taken and f"{media_type.partition('/')[0]}/*" not in taken:
+                raise HTTPError(406)
+
+    # -- who asks --------------------------------------------------------------------------------------------------
+
+    @property
+    def user(self) -> UserContext:
+        """The user as of now: scopes may have narrowed since the request came."""
+        return self._stream.user if self._stream is not None else self.authenticated.user
+
+    @property
+    def client_id(self) -> str:
+        """The client that the credential was issued to."""
+        return NO_CLIENT
+
+    def enter(self) -> None:
+        """Make the caller known to what runs in this task from here on: to ours by `current_user()`, to the SDK's own
+        (which binds `requestState` to it) without any token."""
+        enter(self)
+        user = self.authenticated.user
+        token = AccessToken(
+            token="",
+            client_id=self.client_id,
+            scopes=sorted(user.scopes),
+            subject=user.user_id,
+            claims={"iss": self.sse_auth.options.public_url},
+        )
+        auth_context_var.set(AuthenticatedUser(token))
+
+    def make_stream(self, kind: type[S]) -> S:
+        """A stream of this request, not yet open."""
+        auth = self.sse_auth
+        authenticated = self.authenticated
+        stream = kind(
+            self,
+            session=authenticated.session,
+            credential=authenticated.credential.digest,
+            requirements=self.requirements,
+            registry=auth.registry,
+            hub=auth.hub,
+        )
+        self._stream = stream
+        return stream
+
+    def forget_stream(self) -> None:
+        """The stream was not opened after all."""
+        self._stream = None
+
+    # -- answers ---------------------------------------------------------------------------------------------------
+
+    def answer(self, message: dict[str, Any], status: int = 200) -> None:
+        """Answer with one JSON-RPC message."""
+        self.set_status(status)
+        self.set_header("Content-Type", "application/json")
+        self.finish(encode(message))
+
+    def refuse(self, error: ErrorData, status: int = 400, request_id: RequestId | None = None) -> None:
+        """Answer with a JSON-RPC error."""
+        self.answer(error_message(request_id, error), status)
+
+    def write_answer(self, error: AuthError, answer: Answer) -> None:
+        """To a request that has an id, the error table's object stands in a JSON-RPC error: the Python SDK shows
+        nothing else of an answer that is not 2xx."""
+        request_id = self._readable_id()
+        if request_id is not None:
+            refused = ErrorData(code=ACCESS_REFUSED, message=error.public_message, data=json.loads(answer.body))
+            answer = Answer(answer.status, encode(error_message(request_id, refused)), answer.headers)
+        super().write_answer(error, answer)
+
+    def _readable_id(self) -> RequestId | None:
+        if self.request.method != "POST" or len(self.request.body) > self.max_body:
+            return None
+        try:
+            message, _ = read_message(self.request.body)
+        except UnreadableMessage:
+            return None
+        return getattr(message, "id", None) if hasattr(message, "method") else None
