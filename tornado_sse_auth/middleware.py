@@ -235,8 +235,8 @@ class SSEAuthenticationMiddleware:
         if presented.kind is CredentialKind.COOKIE:
             self.guard.check_same_origin(request)
         found = await self.sessions.validate(presented)
-        if found.grant is not None:
-            raise InvalidTokenError(reason="the token of a grant is good at the handlers of its resource only")
+        if found.grant is not None or found.credential.audience:
+            raise InvalidTokenError(reason="the token is good at the handlers of its resource only")
         session = found.session
         if session.state is SessionState.REAUTHORIZATION:
             raise ReauthorizationRequiredError(

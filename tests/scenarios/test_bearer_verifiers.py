@@ -16,6 +16,8 @@ from typing import Any
 import httpx
 import pytest
 from joserfc.jwk import RSAKey
+from tornado.netutil import bind_sockets
+from tornado.web import RequestHandler
 
 from tests.parts.token_issuer import TokenIssuer
 from tests.scenarios.server import Running, serve
@@ -26,6 +28,7 @@ from tornado_sse_auth import (
     OAuthProvider,
     Session,
     SSEAuthenticationMiddleware,
+    SSEAuthMixin,
     StoreUnavailableError,
 )
 from tornado_sse_auth.stores.base import ChangeKind, SessionChange
@@ -89,6 +92,39 @@ async def test_the_user_comes_from_the_token_and_no_store_is_asked() -> None:
         async with it.app.client() as client:
             metadata = (await client.get("/.well-known/oauth-protected-resource")).json()
         assert metadata["authorization_servers"] == [it.issuer.issuer]
+
+
+class Resource(SSEAuthMixin, RequestHandler):
+    """A protected resource of its own."""
+
+    resource = "/mcp"
+
+    def get(self) -> None:
+        self.write({"user_id": self.current_user.user_id})
+
+
+async def test_a_token_for_one_resource_opens_no_other() -> None:
+    """SEC-16: by its path below the public URL; the server as a whole is every resource."""
+    async with TokenIssuer() as issuer:
+        sockets = bind_sockets(0, "127.0.0.1")
+        port = sockets[0].getsockname()[1]
+        sockets[0].close()
+        url = f"http://127.0.0.1:{port}"
+        verifier = JWTBearerVerifier(issuer=issuer.issuer, audience=[url, f"{url}/mcp", f"{url}/sse"])
+        async with serve(Unreachable(), bearer_verifiers=[verifier], port=port, handlers=[(r"/mcp", Resource)]) as app:
+            it = Parts(issuer, app)
+            for audience, opens in (
+                (f"{url}/mcp", {"/mcp"}),
+                (f"{url}/sse", set()),
+                ([f"{url}/mcp", f"{url}/sse"], {"/mcp"}),
+                (url, {"/mcp", "/me"}),
+                ([url, "https://other.example"], {"/mcp", "/me"}),
+            ):
+                for path in ("/mcp", "/me"):
+                    answer = await it.get(it.token(audience=audience), path)
+                    assert answer.status_code == (200 if path in opens else 401), (audience, path)
+                    if answer.status_code == 401:
+                        assert answer.json()["error"] == "invalid_token"
 
 
 def encode(data: bytes) -> str:

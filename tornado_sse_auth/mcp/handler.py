@@ -110,7 +110,10 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
     @property
     def client_id(self) -> str:
         """The client that the credential was issued to."""
-        return NO_CLIENT
+        found = self.authenticated
+        if found.grant is not None:
+            return found.grant.client_id
+        return NO_CLIENT if found.session.stored else found.session.client
 
     def enter(self) -> None:
         """Make the caller known to what runs in this task from here on: to ours by `current_user()`, to the SDK's own

@@ -15,12 +15,13 @@ __all__ = ["BearerVerifier", "VerifiedBearer"]
 class VerifiedBearer:
     """What a genuine bearer says: whose it is, to which client it was issued, and until when. Times are epoch seconds.
 
-    `usable_until`: until when requests with it are served, a little beyond `expires_at` where clocks may differ.
-    Streams opened with it end at `expires_at`.
+    `audience`: the names of this server that it was issued for. `usable_until`: until when requests with it are served,
+    a little beyond `expires_at` where clocks may differ. Streams opened with it end at `expires_at`.
     """
 
     identity: Identity
     client_id: str
+    audience: tuple[str, ...]
     issued_at: float
     expires_at: float
     usable_until: float

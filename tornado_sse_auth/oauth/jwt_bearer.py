@@ -32,7 +32,8 @@ METADATA_AGE = 3600.0
 class JWTBearerVerifier:
     """Takes JWT access tokens (RFC 9068) of the authorization server `issuer` that are meant for `audience`.
 
-    `audience`: this server's resource identifier, or several, as they stand in `aud`; compared byte for byte, always.
+    `audience`: this server's resource identifier, or several, as they stand in `aud`; compared byte for byte, always. A
+    token for a path below the public URL opens the handlers of that `resource` only, any other opens all.
     `jwks_uri`: where the keys lie, if not where the issuer's metadata says. `algorithms`: the signatures accepted, none
     of them symmetric. `identity_mapper(claims, scopes)` makes the user of the claims. `leeway`: seconds by which clocks
     may differ. `timeout`: seconds for any one call. Raises `ConfigurationError` for values that cannot work.
@@ -114,8 +115,8 @@ class JWTBearerVerifier:
             raise InvalidTokenError(reason=error.reason) from None
 
     def _read(self, claims: Mapping[str, Any]) -> VerifiedBearer:
-        audiences = check_identifying_claims(claims, issuer=self.issuer)
-        require(not self._audiences.isdisjoint(audiences), "another audience")
+        audience = self._audiences.intersection(check_identifying_claims(claims, issuer=self.issuer))
+        require(bool(audience), "another audience")
         check_time_claims(claims, now=self._clock.time(), leeway=self._leeway)
         client_id, scope = claims.get("client_id"), claims.get("scope", "")
         require(isinstance(client_id, str) and 0 < len(client_id) <= 2048 and client_id.isprintable(), "no client_id")
@@ -125,6 +126,7 @@ class JWTBearerVerifier:
         return VerifiedBearer(
             identity=self._identity_mapper(claims, frozenset(str(scope).split())),
             client_id=str(client_id),
+            audience=tuple(sorted(audience)),
             issued_at=claims["iat"],
             expires_at=claims["exp"],
             usable_until=claims["exp"] + self._leeway,

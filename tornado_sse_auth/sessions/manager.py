@@ -134,7 +134,7 @@ class SessionManager:
     async def _verify(self, presented: PresentedCredential) -> Authenticated | None:
         begun = self._cache.begin_fill()
         try:
-            found = await verify_bearer(self._verifiers, presented)
+            found = await verify_bearer(self._verifiers, presented, public_url=self._options.public_url)
         except InvalidTokenError:
             self._metrics.increment("session.validate.rejected")
             raise

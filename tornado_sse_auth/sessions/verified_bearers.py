@@ -13,7 +13,9 @@ from .credentials import PresentedCredential
 __all__ = ["verify_bearer"]
 
 
-async def verify_bearer(verifiers: Sequence[BearerVerifier], presented: PresentedCredential) -> Authenticated | None:
+async def verify_bearer(
+    verifiers: Sequence[BearerVerifier], presented: PresentedCredential, *, public_url: str
+) -> Authenticated | None:
     """The session of a genuine bearer; None where no verifier recognizes it. The first one that does decides.
 
     Raises `InvalidTokenError`, `ProviderUnavailableError`.
@@ -21,13 +23,19 @@ async def verify_bearer(verifiers: Sequence[BearerVerifier], presented: Presente
     if presented.kind is CredentialKind.BEARER:
         for verifier in verifiers:
             if verifier.recognizes(presented.secret):
-                return _authenticated(presented.digest, await verifier.verify(presented.secret))
+                return _authenticated(presented.digest, await verifier.verify(presented.secret), public_url)
     return None
 
 
-def _authenticated(digest: bytes, bearer: VerifiedBearer) -> Authenticated:
+def _authenticated(digest: bytes, bearer: VerifiedBearer, public_url: str) -> Authenticated:
+    resources = tuple(uri for uri in bearer.audience if uri.removesuffix("/").startswith(f"{public_url}/"))
     credential = Credential(
-        digest=digest, kind=CredentialKind.BEARER, created_at=bearer.issued_at, expires_at=bearer.usable_until
+        digest=digest,
+        kind=CredentialKind.BEARER,
+        created_at=bearer.issued_at,
+        expires_at=bearer.usable_until,
+        # One that names the server as a whole, or in words of the authorization server's own, is good at every route.
+        audience=resources if len(resources) == len(bearer.audience) else (),
     )
     identity = bearer.identity
     session = Session(

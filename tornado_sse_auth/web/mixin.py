@@ -102,7 +102,7 @@ class SSEAuthMixin(ErrorAnswers):
         return Requirements.of(*required)
 
     def _admit(self, found: Authenticated) -> None:
-        if found.grant is not None:
+        if found.grant is not None or found.credential.audience:
             self._check_audience(found)
         self._authenticated = found
         self.check_session_state(found.session)
