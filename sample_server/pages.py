@@ -1,8 +1,10 @@
-"""The page `/` and its static files, under a strict content security policy."""
+"""The page `/` and its static files, each under a strict content security policy."""
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
+from typing import ClassVar
 
 from tornado.web import RequestHandler, StaticFileHandler
 
@@ -12,33 +14,51 @@ __all__ = ["STATIC", "PageHandler", "StaticHandler"]
 
 STATIC = Path(__file__).parent / "static"
 
-# Only files of ours, no inline script or style, nothing from another host, in nobody's frame.
-POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+# No inline script or style, nothing from another host, in nobody's frame; scripts only with this answer's nonce, which
+# the modules that they import inherit.
+PAGE_POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; "
+    "connect-src 'self'; font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
+# Opened by themselves, files of a page (a picture with a script in it, the page without its nonce) do nothing.
+FILE_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 
 class PageHandler(ErrorAnswers, RequestHandler):
-    """The page. It holds nothing of anybody's: what it shows it fetches."""
+    """A page. It holds nothing of anybody's: what it shows it fetches. In its file `{nonce}` stands for the nonce."""
+
+    page: ClassVar[str] = "index.html"
+    """The name of its file in `static`."""
 
     def prepare(self) -> None:
         """Anybody may see it, under the server's own name."""
         self.identify_request()
         self.redirect_loopback_page()
-        self.set_header("Content-Security-Policy", POLICY)
+        self._nonce = secrets.token_urlsafe(16)
+        self.set_header("Content-Security-Policy", PAGE_POLICY.format(nonce=self._nonce))
         self.set_header("Referrer-Policy", "same-origin")
         self.set_header("X-Frame-Options", "DENY")
 
     def get(self) -> None:
         """HTML."""
-        self.finish((STATIC / "index.html").read_bytes())
+        source = (STATIC / self.page).read_text(encoding="utf-8")
+        self.finish(source.replace("{nonce}", self._nonce))
 
 
-class StaticHandler(StaticFileHandler):
+class StaticHandler(ErrorAnswers, StaticFileHandler):
     """Scripts, styles and pictures."""
 
+    sign_in_redirect = False
+
+    def prepare(self) -> None:
+        """Anybody may have them."""
+        self.identify_request()
+        self.set_header("Content-Security-Policy", FILE_POLICY)
+
+    def compute_etag(self) -> str | None:
+        """Of the file: it is the same for everybody."""
+        return StaticFileHandler.compute_etag(self)
+
     def set_extra_headers(self, path: str) -> None:
-        """Types are not guessed; a new version is asked for each time."""
-        self.set_header("X-Content-Type-Options", "nosniff")
+        """A new version is asked for each time."""
         self.set_header("Cache-Control", "no-cache")

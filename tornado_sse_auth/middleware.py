@@ -36,17 +36,13 @@ from .stores import SessionStore
 from .streams import ChannelHub, StreamRegistry
 from .web import routes
 from .web.guards import PeerLimiter, RequestGuard
+from .web.http_log import MalformedRequestFilter
 
 __all__ = ["SSEAuthenticationMiddleware"]
 
 _log = logging.getLogger(__name__)
 
-BAD_CREDENTIALS_A_MINUTE = 100
-SIGN_INS_A_MINUTE = 120
 GAUGE_INTERVAL = 10.0
-MAX_BODY = 4 * 1024 * 1024
-MAX_HEADERS = 64 * 1024
-REQUEST_TIMEOUT = 30.0
 WRITE_GRACE = 2.0  # seconds beyond a caller's time-out that a refresh may take to be written at shutdown
 
 
@@ -88,6 +84,13 @@ class SSEAuthenticationMiddleware:
         max_stream_buffer: int = 262_144,
         max_streams_per_user: int = 100,
         max_streams: int | None = None,
+        max_sessions_per_user: int = 50,
+        max_bad_credentials: int = 100,
+        max_sign_ins: int = 120,
+        max_body: int = 4_194_304,
+        max_headers: int = 65_536,
+        max_json_depth: int = 64,
+        request_timeout: float = 30.0,
         drain_timeout: float = 10.0,
     ) -> None:
         try:
@@ -113,6 +116,13 @@ class SSEAuthenticationMiddleware:
             max_stream_buffer=max_stream_buffer,
             max_streams_per_user=max_streams_per_user,
             max_streams=max_streams,
+            max_sessions_per_user=max_sessions_per_user,
+            max_bad_credentials=max_bad_credentials,
+            max_sign_ins=max_sign_ins,
+            max_body=max_body,
+            max_headers=max_headers,
+            max_json_depth=max_json_depth,
+            request_timeout=request_timeout,
             drain_timeout=drain_timeout,
         )
         self.store = store
@@ -148,8 +158,8 @@ class SSEAuthenticationMiddleware:
         )
         self.hub = ChannelHub(self.events)
         self.guard = RequestGuard(options)
-        self.bad_credentials = PeerLimiter(BAD_CREDENTIALS_A_MINUTE, self.clock)
-        self.sign_ins = PeerLimiter(SIGN_INS_A_MINUTE, self.clock)
+        self.bad_credentials = PeerLimiter(options.max_bad_credentials, self.clock)
+        self.sign_ins = PeerLimiter(options.max_sign_ins, self.clock)
         self.cookie_name = cookie_name(options.secure, urlsplit(options.public_url).port)
         self.health = Health(self._checks(), metrics=self.metrics, clock=self.clock)
         self._gauges = MonotonicPeriodicCallback(self._send_gauges, GAUGE_INTERVAL * 1000)
@@ -165,6 +175,10 @@ class SSEAuthenticationMiddleware:
             raise ConfigurationError("the middleware is started already")
         async with AsyncExitStack() as stack:
             stack.callback(self.metrics.close)
+            general = logging.getLogger("tornado.general")
+            quotes = MalformedRequestFilter()
+            general.addFilter(quotes)
+            stack.callback(general.removeFilter, quotes)
             await self.store.start()
             stack.push_async_callback(self.store.close)
             await self.events.start()
@@ -218,15 +232,15 @@ class SSEAuthenticationMiddleware:
         """Arguments for `Application.listen()` or `HTTPServer`: limits of body, headers and their time, which must be
         set there, because a handler's `prepare` runs after the body was read."""
         return {
-            "max_body_size": MAX_BODY,
-            "max_header_size": MAX_HEADERS,
-            "body_timeout": REQUEST_TIMEOUT,
-            "idle_connection_timeout": REQUEST_TIMEOUT,
+            "max_body_size": self.options.max_body,
+            "max_header_size": self.options.max_headers,
+            "body_timeout": self.options.request_timeout,
+            "idle_connection_timeout": self.options.request_timeout,
         }
 
     async def authenticate(self, request: HTTPServerRequest) -> UserContext:
         """The user of a request, outside a handler. Raises `AuthenticationRequiredError` and its kin,
-        `InvalidRequestError`, `InvalidHostError`, `InvalidOriginError`, `StoreUnavailableError`."""
+        `InvalidRequestError`, `InvalidHostError`, `InvalidOriginError`, `RateLimitedError`, `StoreUnavailableError`."""
         self.guard.check_host(request)
         self.guard.check_origin(request)
         presented = self.presented(request)
@@ -234,7 +248,11 @@ class SSEAuthenticationMiddleware:
             raise AuthenticationRequiredError(authorization_url=self.authorization_url())
         if presented.kind is CredentialKind.COOKIE:
             self.guard.check_same_origin(request)
-        found = await self.sessions.validate(presented)
+        try:
+            found = await self.sessions.validate(presented)
+        except InvalidTokenError:
+            self.bad_credentials.hit(self.guard.describe(request).remote)
+            raise
         if found.grant is not None or found.credential.audience:
             raise InvalidTokenError(reason="the token is good at the handlers of its resource only")
         session = found.session

@@ -45,7 +45,9 @@ class Options:
 
     `public_url` is the origin by which clients reach the server. `subscription_levels` from lowest to highest.
     `allowed_hosts` and `allowed_origins` come on top of the public URL's own. `trusted_proxies` are networks whose
-    forwarded headers count.
+    forwarded headers count. `max_bad_credentials` and `max_sign_ins` are attempts a minute from one address.
+    `max_body` and `max_headers` are what the server reads at all, `request_timeout` is how long a request may take to
+    arrive, `max_json_depth` is in levels.
     """
 
     public_url: str
@@ -66,6 +68,13 @@ class Options:
     max_stream_buffer: int = 262_144
     max_streams_per_user: int = 100
     max_streams: int | None = None
+    max_sessions_per_user: int = 50
+    max_bad_credentials: int = 100
+    max_sign_ins: int = 120
+    max_body: int = 4_194_304
+    max_headers: int = 65_536
+    max_json_depth: int = 64
+    request_timeout: float = 30.0
     drain_timeout: float = 10.0
 
     def __post_init__(self) -> None:
@@ -88,6 +97,13 @@ class Options:
             "heartbeat",
             "max_stream_buffer",
             "max_streams_per_user",
+            "max_sessions_per_user",
+            "max_bad_credentials",
+            "max_sign_ins",
+            "max_body",
+            "max_headers",
+            "max_json_depth",
+            "request_timeout",
             "session_cache_size",
         ):
             if not getattr(self, name) > 0:

@@ -35,10 +35,15 @@ class _Handler(RequestHandler):
         """`provider`: whose endpoint this is."""
         self.provider = provider
 
-    def prepare(self) -> None:
-        """Nothing here is to be kept. Another Host is a name that somebody pointed at this machine: 421."""
+    def set_default_headers(self) -> None:
+        """Nothing here is to be kept, framed or guessed at; errors neither."""
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        self.set_header("Referrer-Policy", "no-referrer")
+
+    def prepare(self) -> None:
+        """Another Host is a name that somebody pointed at this machine: 421."""
         if f"http://{self.request.host}" != self.provider.issuer:
             self.answer({"error": "invalid_host"}, 421)
 
@@ -83,7 +88,6 @@ class AuthorizeHandler(_Handler):
             "Content-Security-Policy",
             f"default-src 'none'; style-src 'nonce-{self.style_nonce}'; base-uri 'none'; frame-ancestors 'none'",
         )
-        self.set_header("Referrer-Policy", "no-referrer")
         super().prepare()
 
     def get(self) -> None:

@@ -29,7 +29,6 @@ __all__ = ["Authenticated", "SessionManager", "TokenRevoker"]
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-SESSIONS_PER_USER = 50
 UPDATE_ATTEMPTS = 8
 
 
@@ -188,7 +187,7 @@ class SessionManager:
         kind: CredentialKind = CredentialKind.COOKIE,
     ) -> tuple[Session, Secret]:
         """A new session for an application with a sign-in of its own, and its first credential (a cookie unless
-        `kind` says otherwise). Beyond 50 sessions of one user the oldest ends."""
+        `kind` says otherwise). Beyond `max_sessions_per_user` the user's oldest session ends."""
         names = Requirements.of(scopes, permissions)
         user = SignedInUser(
             user_id=user_id,
@@ -210,7 +209,7 @@ class SessionManager:
 
     async def _end_surplus(self, user_id: str) -> None:
         sessions = await self._store.find_by_user(user_id)
-        for session in sessions[: max(0, len(sessions) - SESSIONS_PER_USER + 1)]:
+        for session in sessions[: max(0, len(sessions) - self._options.max_sessions_per_user + 1)]:
             await self.revoke(session.id, reason="too many sessions")
 
     async def sign_in(

@@ -9,7 +9,6 @@ from tornado.web import RequestHandler
 
 from ..errors import AuthenticationRequiredError, InvalidRequestError, InvalidTokenError
 from ..identity import CredentialKind, Grant, Session
-from .json_body import read_json_object
 from .mixin import SSEAuthMixin
 
 __all__ = ["GrantHandler", "LogoutHandler", "SessionHandler", "SessionsHandler", "TokenHandler"]
@@ -40,7 +39,7 @@ class LogoutHandler(_AccountHandler):
 
     async def post(self) -> None:
         """204, and the cookie is gone."""
-        everywhere = read_json_object(self.request.body).get("everywhere", False)
+        everywhere = self.json_object().get("everywhere", False)
         if not isinstance(everywhere, bool):
             raise InvalidRequestError("everywhere is true or false.")
         auth = self.sse_auth
@@ -61,7 +60,7 @@ class TokenHandler(_AccountHandler):
         found = self.authenticated
         if found.credential.kind is not CredentialKind.COOKIE:
             raise AuthenticationRequiredError("A bearer is made with the session cookie only.")
-        body = read_json_object(self.request.body)
+        body = self.json_object()
         if body.get("grant") != "session":
             raise InvalidRequestError('grant must be "session".')
         expires_in = body.get("expires_in", DEFAULT_BEARER_TTL)

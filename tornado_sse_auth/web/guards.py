@@ -60,6 +60,7 @@ class RequestGuard:
         self._public_url = options.public_url
         self._hosts = options.allowed_hosts
         self._origins = options.allowed_origins
+        self._others = options.allowed_origins - {options.public_url}
         self._proxies: Sequence[IPNetwork] = options.trusted_proxies
         self._default_port = ":443" if options.secure else ":80"
         self._prefix = os.urandom(6).hex()
@@ -133,6 +134,13 @@ class RequestGuard:
             site = headers.get("Sec-Fetch-Site")
             if site is not None and site not in ("same-origin", "none"):
                 raise InvalidOriginError(reason=f"a {site[:20]!r} request")
+
+    def cross_origin(self, request: HTTPServerRequest) -> str | None:
+        """The origin of a page that is not ours and may read the answer all the same: one of `allowed_origins`."""
+        if not self._others:
+            return None
+        origin = request.headers.get("Origin")
+        return origin if origin in self._others else None
 
     def check_same_origin(self, request: HTTPServerRequest) -> None:
         """For a change of state with a cookie: the browser must say that our own page asks for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -21,12 +22,16 @@ from ..errors import (
 )
 from ..sessions.requirements import NO_REQUIREMENTS, Requirements
 from .context import AuthContext, auth_context
-from .json_body import read_json
+from .cors import cors_headers, is_preflight, preflight_headers
+from .json_body import read_json, read_json_object
 from .responses import Answer, as_auth_error, error_answer
 
 __all__ = ["ErrorAnswers", "NotFoundHandler"]
 
 _log = logging.getLogger(__name__)
+
+# A page with a policy of its own replaces this one, and says it again.
+NO_FRAMES = "frame-ancestors 'none'"
 
 if TYPE_CHECKING:  # to the type checker the mixin is a request handler, at run time it comes before any
     _Base = RequestHandler
@@ -46,6 +51,9 @@ class ErrorAnswers(_Base):
     resource: ClassVar[str | None] = None
     """Path of the protected resource (RFC 9728) that the handler is part of, such as "/mcp": access tokens of the
     authorization server with that audience are good here. None: only a session's own credentials are."""
+
+    exposed_headers: ClassVar[Collection[str]] = ()
+    """More headers of the answer that scripts of `allowed_origins` may read."""
 
     request_info: RequestInfo = NO_REQUEST
     requirements: Requirements = NO_REQUIREMENTS
@@ -73,13 +81,30 @@ class ErrorAnswers(_Base):
             raise RequestTooLargeError(reason=f"a body of {len(self.request.body)} bytes")
 
     def json_body(self) -> Any:
-        """The request's body as JSON. Raises `InvalidRequestError`, also for more than 64 levels."""
-        return read_json(self.request.body)
+        """The request's body as JSON. Raises `InvalidRequestError`, also for more than `max_json_depth` levels."""
+        return read_json(self.request.body, max_depth=self.sse_auth.options.max_json_depth)
+
+    def json_object(self) -> dict[str, Any]:
+        """The request's body as a JSON object; no body is an empty one. Raises `InvalidRequestError`."""
+        return read_json_object(self.request.body, max_depth=self.sse_auth.options.max_json_depth)
 
     def _set_safe_headers(self) -> None:
         self.set_header("X-Request-ID", self.request_info.request_id)
         self.set_header("Cache-Control", "no-store")
         self.set_header("X-Content-Type-Options", "nosniff")
+        self.set_header("Content-Security-Policy", NO_FRAMES)
+        origin = self.sse_auth.guard.cross_origin(self.request)
+        if origin is not None:
+            for name, value in cors_headers(origin, *self.exposed_headers).items():
+                self.set_header(name, value)
+
+    def answer_preflight(self) -> None:
+        """204 to a browser that asks whether a page of an allowed origin may send a request. Raises `Finish` then."""
+        if is_preflight(self.request) and self.sse_auth.guard.cross_origin(self.request) is not None:
+            for name, value in preflight_headers(self.request).items():
+                self.set_header(name, value)
+            self.set_status(204)
+            raise Finish
 
     def compute_etag(self) -> str | None:
         """None: an answer that depends on who asks must not be matched against another's."""

@@ -8,11 +8,13 @@ from datetime import UTC, datetime
 from tornado.web import RequestHandler
 
 from ..health import Health, Report
+from .handler import ErrorAnswers
 
 __all__ = ["HealthHandler", "LiveHandler", "ReadyHandler"]
 
 
-class _HealthHandler(RequestHandler):
+class _HealthHandler(ErrorAnswers, RequestHandler):
+    sign_in_redirect = False
     health: Health
 
     def initialize(self, health: Health) -> None:
@@ -20,14 +22,9 @@ class _HealthHandler(RequestHandler):
         self.health = health
 
     def prepare(self) -> None:
-        """Nothing of an answer is kept."""
-        self.set_header("Cache-Control", "no-store")
+        """Nobody is asked who they are."""
+        self.identify_request()
         self.set_header("Content-Type", "application/health+json")
-        self.set_header("X-Content-Type-Options", "nosniff")
-
-    def compute_etag(self) -> str | None:
-        """Never the same answer again."""
-        return None
 
 
 class LiveHandler(_HealthHandler):

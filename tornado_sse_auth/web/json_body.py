@@ -15,29 +15,29 @@ MAX_DEPTH = 64
 MAX_DIGITS = 400
 
 
-def read_json(body: bytes) -> Any:
-    """A JSON document of at most 64 levels, whose numbers a double can hold or are integers of at most 400 digits.
-    Raises `InvalidRequestError`."""
+def read_json(body: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
+    """A JSON document of at most `max_depth` levels, whose numbers a double can hold or are integers of at most 400
+    digits. Raises `InvalidRequestError`."""
     try:
         document = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_int=_integer, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError("The body is not a JSON document.", reason=str(error)[:200]) from None
-    if _is_deep(document):
+    if _is_deep(document, max_depth):
         raise InvalidRequestError("The JSON document is nested too deeply.")
     return document
 
 
-def read_json_object(body: bytes) -> dict[str, Any]:
+def read_json_object(body: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
     """A JSON object; nothing at all is an empty one. Raises `InvalidRequestError`."""
-    document = read_json(body) if body else {}
+    document = read_json(body, max_depth=max_depth) if body else {}
     if not isinstance(document, dict):
         raise InvalidRequestError("The body is not a JSON object.")
     return document
 
 
-def _is_deep(document: Any) -> bool:
+def _is_deep(document: Any, max_depth: int) -> bool:
     level = [document]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(max_depth + 1):
         containers = [item for item in level if isinstance(item, dict | list)]
         if not containers:
             return False

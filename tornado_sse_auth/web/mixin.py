@@ -73,6 +73,7 @@ class SSEAuthMixin(ErrorAnswers):
         auth = self.sse_auth
         self.redirect_loopback_page()
         auth.guard.check_origin(self.request)
+        self.answer_preflight()
         presented = auth.presented(self.request)
         if presented is None:
             raise AuthenticationRequiredError(authorization_url=auth.authorization_url())

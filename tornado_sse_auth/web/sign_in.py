@@ -143,6 +143,7 @@ class CallbackHandler(_SignInHandler):
         )
         record = await auth.records.take(RECORD_KIND, callback.state.digest())
         if record is None:
+            auth.bad_credentials.hit(self.request_info.remote)
             raise InvalidRequestError(
                 "This sign-in is unknown, used or too old; start it again.", reason="no such state"
             )
