@@ -175,20 +175,21 @@ def by_hand(arguments: argparse.Namespace, url: str) -> Made:
 
     @asynccontextmanager
     async def started() -> AsyncIterator[list[str]]:
-        credential = os.urandom(32).hex()
+        credentials = [os.urandom(32).hex() for _ in range(arguments.sessions)]
         ends = time.time() + 3600
         await sessions.create_index("digest")
-        await sessions.insert_one(
+        await sessions.insert_many(
             {
                 "digest": hashlib.sha256(credential.encode()).digest(),
                 "status": "active",
-                "user": "u1",
+                "user": f"u{number}",
                 "scopes": ["content:read"],
                 "expires_at": ends,
                 "idle_expires_at": ends,
             }
+            for number, credential in enumerate(credentials)
         )
-        yield [f"sid={credential}"]
+        yield [f"sid={credential}" for credential in credentials]
         client.close()
 
     return [("/", ByHand)], {"sessions": sessions}, started

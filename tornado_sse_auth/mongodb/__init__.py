@@ -2,5 +2,16 @@
 
 from .calls import Database, bounded, collection, find_one, require_replica_set, settled, starting
 from .feed import ChangeFeed
+from .look_ups import LookUps
 
-__all__ = ["ChangeFeed", "Database", "bounded", "collection", "find_one", "require_replica_set", "settled", "starting"]
+__all__ = [
+    "ChangeFeed",
+    "Database",
+    "LookUps",
+    "bounded",
+    "collection",
+    "find_one",
+    "require_replica_set",
+    "settled",
+    "starting",
+]

@@ -35,6 +35,7 @@ __all__ = [
     "UNREADABLE",
     "UnreadableDocumentError",
     "assignments",
+    "credential_digests",
     "date",
     "ends_at_expression",
     "expired",
@@ -225,6 +226,14 @@ def session_from(document: Mapping[str, Any], keyring: Keyring) -> Session:
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         # The cause may quote a value.
         raise UnreadableDocumentError(f"session {document.get('_id')!r}: {type(error).__name__}") from None
+
+
+def credential_digests(document: Mapping[str, Any]) -> list[bytes]:
+    """The digests of the session's credentials; none where the document is not of our form."""
+    try:
+        return [credential["digest"] for credential in document["credentials"]]
+    except (KeyError, TypeError):
+        return []
 
 
 def _session(document: Mapping[str, Any], keyring: Keyring) -> Session:

@@ -14,7 +14,17 @@ from pymongo.read_concern import ReadConcern
 from ..clock import Clock, SystemClock
 from ..identity import RefreshState, Session, SessionState
 from ..listeners import Listeners
-from ..mongodb import ChangeFeed, Database, bounded, collection, find_one, require_replica_set, settled, starting
+from ..mongodb import (
+    ChangeFeed,
+    Database,
+    LookUps,
+    bounded,
+    collection,
+    find_one,
+    require_replica_set,
+    settled,
+    starting,
+)
 from ..sealing import Keyring
 from .base import (
     ChangeKind,
@@ -31,6 +41,7 @@ from .documents import (
     SESSION_INDEXES,
     UnreadableDocumentError,
     assignments,
+    credential_digests,
     ends_at_expression,
     expired,
     refresh_document,
@@ -85,6 +96,7 @@ class MongoSessionStore(SessionStore):
         self._kept = collection(database, "kept_records")
         self.records = MongoSingleUseRecords(self._records, keyring, self._clock)
         self.kept = MongoKeptRecords(self._kept, keyring, self._clock)
+        self._by_credential = LookUps(self._sessions, "credentials.digest", credential_digests)
         self._listeners: Listeners[SessionChange] = Listeners()
         self._feed = ChangeFeed(
             self._sessions, FEED, on_change=self._on_change, on_loss=self._on_loss, clock=self._clock
@@ -102,6 +114,7 @@ class MongoSessionStore(SessionStore):
 
     async def close(self) -> None:
         await self._feed.close()
+        await self._by_credential.close()
 
     @property
     def feed_alive(self) -> bool:
@@ -127,7 +140,8 @@ class MongoSessionStore(SessionStore):
         return await self._find({"_id": session_id})
 
     async def find_by_credential(self, digest: bytes) -> Session | None:
-        return await self._find({"credentials.digest": digest})
+        document = await self._by_credential.find(digest)
+        return None if document is None else self._read(document)
 
     async def find_by_reauth(self, digest: bytes) -> Session | None:
         return await self._find({"reauth_digest": digest})
