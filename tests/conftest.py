@@ -22,6 +22,7 @@ REAL_PARTS = {
     "provider": "provider",
     "own_provider": "provider",
     "browser": "browser",
+    "conformance": "conformance suite",
 }
 
 
