@@ -2,7 +2,7 @@
 
 from .access import requires
 from .bus import EventLogBus
-from .caller import current_user, upstream_access_token
+from .caller import current_user, require, upstream_access_token
 from .endpoint import MCPEndpoint
 
-__all__ = ["EventLogBus", "MCPEndpoint", "current_user", "requires", "upstream_access_token"]
+__all__ = ["EventLogBus", "MCPEndpoint", "current_user", "require", "requires", "upstream_access_token"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from .messages import ACCESS_REFUSED
 if TYPE_CHECKING:
     from .handler import MCPHandler
 
-__all__ = ["AccessRefused", "current_handler", "current_user", "upstream_access_token"]
+__all__ = ["AccessRefused", "current_handler", "current_user", "require", "upstream_access_token"]
 
 _handler: ContextVar[MCPHandler | None] = ContextVar("mcp_handler", default=None)
 
@@ -48,6 +49,17 @@ def current_user() -> UserContext:
     """
     user: UserContext = current_handler().user
     return user
+
+
+def require(*, scopes: Iterable[str] = (), permissions: Iterable[str] = (), subscription: str | None = None) -> None:
+    """Ask the current user for more than `requires()` says of the whole tool, resource or prompt: for one item of many.
+
+    What lacks ends the call with the right answer by itself, the same that a declared requirement gives.
+    """
+    try:
+        current_handler().require(scopes=scopes, permissions=permissions, subscription=subscription)
+    except AuthError as error:
+        raise AccessRefused(error) from error
 
 
 async def upstream_access_token(*, min_ttl: float = 30.0) -> Secret:

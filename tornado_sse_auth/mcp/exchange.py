@@ -24,6 +24,7 @@ from ..streams.event import chunk
 from .caller import AccessRefused
 from .message_stream import MessageStream
 from .messages import ACCESS_REFUSED, encode, error_message, event, notification, result_message
+from .refusals import refusal
 
 if TYPE_CHECKING:
     from .handler import MCPHandler
@@ -173,7 +174,8 @@ class Exchange:
             return result_message(request.id, result), 200
         if self._stream is None:
             raise refused
-        return error_message(request.id, ErrorData(code=ACCESS_REFUSED, message=refused.public_message)), 200
+        document = {"error": refused.code, "error_description": refused.public_message}
+        return refusal(request, refused, document, public_url=self._handler.sse_auth.options.public_url), 200
 
     def _open(self, kind: type[MessageStream], first: bytes) -> MessageStream | None:
         """None, with the reason in `_refusal`, where there may be no stream: a user with too many of them still gets

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
-from mcp_types.jsonrpc import ErrorData, RequestId
+from mcp_types.jsonrpc import ErrorData, JSONRPCRequest, RequestId
 from tornado.web import Finish, HTTPError, RequestHandler
 
 from ..errors import AuthError
@@ -18,7 +18,8 @@ from ..streams import EventStream
 from ..web.mixin import SSEAuthMixin
 from ..web.responses import Answer
 from .caller import enter
-from .messages import ACCESS_REFUSED, UnreadableMessage, encode, error_message, read_message
+from .messages import UnreadableMessage, encode, error_message, read_message
+from .refusals import refusal, refusal_status
 
 if TYPE_CHECKING:
     from .endpoint import MCPEndpoint
@@ -161,19 +162,20 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
         self.answer(error_message(request_id, error), status)
 
     def write_answer(self, error: AuthError, answer: Answer) -> None:
-        """To a request that has an id, the error table's object stands in a JSON-RPC error: the Python SDK shows
+        """To a request that has an id, the error table's object stands in a JSON-RPC message: the Python SDK shows
         nothing else of an answer that is not 2xx."""
-        request_id = self._readable_id()
-        if request_id is not None:
-            refused = ErrorData(code=ACCESS_REFUSED, message=error.public_message, data=json.loads(answer.body))
-            answer = Answer(answer.status, encode(error_message(request_id, refused)), answer.headers)
+        request = self._readable_request()
+        if request is not None:
+            public_url = self.sse_auth.options.public_url
+            message = refusal(request, error, json.loads(answer.body), public_url=public_url)
+            answer = Answer(refusal_status(error), encode(message), answer.headers)
         super().write_answer(error, answer)
 
-    def _readable_id(self) -> RequestId | None:
+    def _readable_request(self) -> JSONRPCRequest | None:
         if self.request.method != "POST" or len(self.request.body) > self.max_body:
             return None
         try:
             message, _ = read_message(self.request.body)
         except UnreadableMessage:
             return None
-        return getattr(message, "id", None) if hasattr(message, "method") else None
+        return message if isinstance(message, JSONRPCRequest) else None

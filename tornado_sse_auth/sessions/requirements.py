@@ -50,13 +50,16 @@ class Requirements:
                 required=self.scopes, reason=f"lacks scopes {sorted(self.scopes - user.scopes)}"
             )
         if not self.permissions <= user.permissions:
-            raise InsufficientPermissionError(reason=f"lacks permissions {sorted(self.permissions - user.permissions)}")
+            lacking = ", ".join(sorted(self.permissions - user.permissions))
+            raise InsufficientPermissionError(f"This needs the permission {lacking}.")
         if self.subscription is not None:
             if self.subscription not in levels:
                 raise ConfigurationError(f"subscription level {self.subscription!r} is not in subscription_levels")
             rank = levels.index(user.subscription) if user.subscription in levels else -1
             if rank < levels.index(self.subscription):
-                raise InsufficientSubscriptionError(reason=f"has {user.subscription!r}, needs {self.subscription!r}")
+                raise InsufficientSubscriptionError(
+                    f"This needs the subscription {self.subscription}.", reason=f"has {user.subscription!r}"
+                )
 
 
 def _names(names: Iterable[str]) -> frozenset[str]:

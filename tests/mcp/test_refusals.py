@@ -1,0 +1,192 @@
+"""What a client is told that may not: status, challenge and JSON-RPC message of each row of the error table."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from mcp.server.mcpserver import Context, MCPServer
+
+from tests.mcp.serving import Running, named, serving
+from tornado_sse_auth import Secret, SSEAuthenticationMiddleware
+from tornado_sse_auth.identity import SessionState
+from tornado_sse_auth.mcp import require, requires
+
+
+def build(auth: SSEAuthenticationMiddleware) -> MCPServer[Any]:
+    server = named(auth)
+
+    @server.tool(meta=requires(scopes={"a:read", "b:read"}))
+    async def scoped() -> str:
+        return "in"
+
+    @server.tool(meta=requires(permissions={"trade"}))
+    async def permitted() -> str:
+        return "in"
+
+    @server.tool(meta=requires(subscription="pro"))
+    async def paid() -> str:
+        return "in"
+
+    @server.tool()
+    async def item(ctx: Context[Any, Any], kind: str, speak: bool = False) -> str:
+        if speak:
+            await ctx.report_progress(0, 1)
+        demands: dict[str, dict[str, Any]] = {
+            "scope": {"scopes": {"a:read", "b:read"}},
+            "permission": {"permissions": {"trade"}},
+            "subscription": {"subscription": "pro"},
+        }
+        require(**demands[kind])
+        return "in"
+
+    @server.resource("content://{slug}", meta=requires(subscription="pro"))
+    async def content(slug: str) -> str:
+        return slug
+
+    @server.prompt()
+    async def paid_prompt() -> str:
+        require(subscription="pro")
+        return "in"
+
+    return server
+
+
+@pytest.fixture
+async def running() -> AsyncIterator[Running]:
+    async with serving(build) as running:
+        yield running
+
+
+async def test_a_missing_scope_is_a_challenge(running: Running) -> None:
+    """All that the call needs in one challenge, whether the tool declares it or asks while it runs (SEC-17)."""
+    _, ann = await running.sign_in(scopes={"b:read"})
+    for answer in (await ann.tool("scoped"), await ann.tool("item", kind="scope")):
+        assert answer.status_code == 403
+        challenge = answer.headers["WWW-Authenticate"]
+        assert 'error="insufficient_scope"' in challenge
+        assert 'scope="a:read b:read"' in challenge
+        assert "resource_metadata=" in challenge
+        error = answer.json()["error"]
+        assert error["data"]["error"] == "insufficient_scope"
+        assert "request_id" in error["data"]
+    _, bob = await running.sign_in(scopes={"a:read", "b:read"})
+    assert (await bob.tool("item", kind="scope")).json()["result"]["content"][0]["text"] == "in"
+
+
+@pytest.mark.parametrize(
+    ("call", "code", "names"),
+    [
+        (("permitted", {}), "insufficient_permission", "trade"),
+        (("paid", {}), "insufficient_subscription", "pro"),
+        (("item", {"kind": "permission"}), "insufficient_permission", "trade"),
+        (("item", {"kind": "subscription"}), "insufficient_subscription", "pro"),
+    ],
+)
+async def test_what_no_sign_in_can_bring_is_a_result(
+    running: Running, call: tuple[str, dict[str, Any]], code: str, names: str
+) -> None:
+    """On a 403 the TypeScript SDK throws and the Python SDK signs in again: the model reads what lacks instead."""
+    _, ann = await running.sign_in(subscription="free")
+    answer = await ann.tool(call[0], **call[1])
+    assert answer.status_code == 200
+    assert "WWW-Authenticate" not in answer.headers
+    result = answer.json()["result"]
+    assert result["isError"] is True
+    assert result["resultType"] == "complete"
+    assert names in result["content"][0]["text"]
+    assert running.url in result["content"][0]["text"]
+    assert result["_meta"]["tornado-sse-auth/error"]["error"] == code
+    assert running.metrics.counters[f"auth.error.{code}"] == 1
+    _, bob = await running.sign_in("bob", subscription="pro", permissions={"trade"})
+    assert (await bob.tool(call[0], **call[1])).json()["result"]["isError"] is False
+
+
+async def test_the_same_once_the_answer_is_a_stream(running: Running) -> None:
+    _, ann = await running.sign_in()
+    for kind, member in (("subscription", "result"), ("scope", "error")):
+        arguments = {"name": "item", "arguments": {"kind": kind, "speak": True}}
+        async with ann.stream(**ann.modern("tools/call", arguments, progressToken=1)) as stream:
+            *progress, last = await stream.rest()
+        assert [message["method"] for message in progress] == ["notifications/progress"]
+        assert member in last
+        if kind == "subscription":
+            assert last["result"]["isError"] is True
+            assert "pro" in last["result"]["content"][0]["text"]
+        else:
+            assert last["error"]["data"]["error"] == "insufficient_scope"
+
+
+@pytest.mark.parametrize(
+    ("method", "params"), [("resources/read", {"uri": "content://tea"}), ("prompts/get", {"name": "paid_prompt"})]
+)
+async def test_a_resource_or_prompt_that_is_paid_for_is_an_error(
+    running: Running, method: str, params: dict[str, Any]
+) -> None:
+    _, ann = await running.sign_in(subscription="free")
+    answer = await ann.call(method, params)
+    assert answer.status_code == 200
+    error = answer.json()["error"]
+    assert "pro" in error["message"]
+    assert running.url in error["message"]
+    assert error["data"]["error"] == "insufficient_subscription"
+
+
+async def test_who_must_sign_in_is_told_so_by_status(running: Running) -> None:
+    """SEC-13, SEC-14, SEC-15."""
+    session, ann = await running.sign_in()
+    _, cookie = await running.auth.sessions.create(user_id="cookie")
+    nobody = await running.client(None).tool("item", kind="scope")
+    assert nobody.status_code == 401
+    assert nobody.headers["WWW-Authenticate"].startswith("Bearer ")
+    assert "error=" not in nobody.headers["WWW-Authenticate"]
+    assert "resource_metadata=" in nobody.headers["WWW-Authenticate"]
+    assert nobody.json()["error"]["data"]["error"] == "authorization_required"
+    digest = session.credentials[0].digest.hex()
+    for wrong in ("unknown", cookie.reveal(), session.id, digest, Secret.random().reveal()):
+        refused = await running.client(wrong).tool("item", kind="scope")
+        assert refused.status_code == 401
+        assert 'error="invalid_token"' in refused.headers["WWW-Authenticate"]
+        assert refused.json()["error"]["data"]["error"] == "invalid_token"
+    for malformed in ("a b", "a,b", '"quoted"'):
+        refused = await running.client(malformed).tool("item", kind="scope")
+        assert refused.status_code == 400
+        assert refused.json()["error"]["data"]["error"] == "invalid_request"
+    token = ann.http.headers["Authorization"].removeprefix("Bearer ")
+    request = ann.modern("tools/list")
+    request["url"] += f"?access_token={token}"
+    del ann.http.headers["Authorization"]
+    assert (await ann.http.request(**request)).status_code == 401
+    # A person's browser that strays here is not sent to sign in.
+    page = await running.client(None).http.get("/mcp", headers={"Accept": "text/html"})
+    assert page.status_code == 401
+
+    _, bob = await running.sign_in("bob")
+    bobs = (await running.auth.sessions.sessions_of("bob"))[0]
+    await running.auth.sessions.update(
+        bobs.id, lambda stored: replace(stored, state=SessionState.REAUTHORIZATION, reauth=Secret.random())
+    )
+    needed = await bob.tool("item", kind="scope")
+    assert needed.status_code == 401
+    assert 'error="invalid_token"' in needed.headers["WWW-Authenticate"]
+
+
+async def test_foreign_pages_and_hosts_are_refused_before_anything_is_read(running: Running) -> None:
+    """T20, SEC-21, SEC-22: first Host, then Origin, then the credential; then the rest."""
+    _, ann = await running.sign_in()
+    request = ann.modern("tools/list")
+    for headers, status, code in (
+        ({"Host": "evil.example"}, 421, "invalid_host"),
+        ({"Host": "evil.example", "Origin": "https://evil.example"}, 421, "invalid_host"),
+        ({"Origin": "https://evil.example"}, 403, "invalid_origin"),
+        ({"Origin": "null", "Authorization": "Bearer unknown"}, 403, "invalid_origin"),
+    ):
+        answer = await ann.http.request(**{**request, "headers": request["headers"] | headers})
+        assert (answer.status_code, answer.json()["error"]["data"]["error"]) == (status, code)
+        assert "WWW-Authenticate" not in answer.headers
+    for bearer, body, status in ((None, b"{", 401), (ann, b"{", 400), (ann, b"[" * 100_000, 400)):
+        client = bearer or running.client(None)
+        answer = await client.http.post("/mcp", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == status
