@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -13,15 +14,15 @@ from dataclasses import replace
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from tornado.process import fork_processes, task_id
 
 from tornado_sse_auth import ConfigurationError, RequestIdFilter, StoreUnavailableError
 
 from .application import Sample, build_sample
 from .demo_session import demo_bearer
 from .options import SampleOptions, parse_options
+from .processes import Child, supervise
 
-_log = logging.getLogger("sample_server")
+CLOSE_TIMEOUT = 1.0  # seconds for connections on which a request is still being answered after the drain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,31 +34,71 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         options = parse_options(sys.argv if arguments is None else arguments)
-        sockets = bind_sockets(options.port, options.address, reuse_port=False)
-        if options.port == 0:
-            options = _with_bound_port(options, sockets[0])
-        if options.processes > 1:
-            fork_processes(options.processes, max_restarts=100)
-            options = replace(options, statsd_instance=options.statsd_instance or str(task_id() or 0))
-        asyncio.run(_serve(options, sockets))
+    except ConfigurationError as error:
+        print(f"sample_server: {error}", file=sys.stderr)
+        return 2
+    try:
+        port = _Port(options)
+    except OSError as error:
+        print(f"sample_server: cannot listen on {options.address}:{options.port}: {error.strerror}", file=sys.stderr)
+        return 1
+    options = replace(options, port=port.number, public_url=_with_port(options.public_url, port.number))
+    if options.processes == 1:
+        return _run(options, port, None)
+    return supervise(options.processes, lambda child: _run(_of_child(options, child), port, child))
+
+
+def _with_port(public_url: str, port: int) -> str:
+    return public_url.removesuffix(":0") + f":{port}" if public_url.endswith(":0") else public_url
+
+
+def _of_child(options: SampleOptions, child: Child) -> SampleOptions:
+    """One StatsD name would hold the gauge of whoever wrote last."""
+    instance = f"{options.statsd_instance}-{child.number}" if options.statsd_instance else str(child.number)
+    return replace(options, statsd_instance=instance)
+
+
+class _Port:
+    """The port, taken before anything is started, and listened on when all is ready.
+
+    Processes that share a MongoDB may stand side by side on it: those of one parent, and an old one beside the new
+    one that takes its place. The kernel spreads connections over all that listen (SO_REUSEPORT).
+    """
+
+    def __init__(self, options: SampleOptions) -> None:
+        self._address = options.address
+        self._shared = bool(options.mongodb_uri)
+        self._claimed = self._claim(options.port) if self._shared else bind_sockets(options.port, options.address)
+        self.number: int = self._claimed[0].getsockname()[1]
+
+    def _claim(self, port: int) -> list[socket.socket]:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            self._address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        claimed = socket.socket(family, kind, protocol)
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            claimed.setsockopt(socket.SOL_SOCKET, option, 1)
+        claimed.bind(place)
+        return [claimed]
+
+    def listen(self) -> list[socket.socket]:
+        """Sockets of this process that listen."""
+        return bind_sockets(self.number, self._address, reuse_port=True) if self._shared else self._claimed
+
+
+def _run(options: SampleOptions, port: _Port, child: Child | None) -> int:
+    try:
+        asyncio.run(_serve(options, port, child))
     except ConfigurationError as error:
         print(f"sample_server: {error}", file=sys.stderr)
         return 2
     except StoreUnavailableError as error:
         print(f"sample_server: the session store does not answer: {error.reason}", file=sys.stderr)
         return 1
-    except OSError as error:
-        print(f"sample_server: cannot listen on {options.address}:{options.port}: {error.strerror}", file=sys.stderr)
-        return 1
     return 0
 
 
-def _with_bound_port(options: SampleOptions, bound: socket.socket) -> SampleOptions:
-    port = bound.getsockname()[1]
-    return replace(options, port=port, public_url=options.public_url.removesuffix(":0") + f":{port}")
-
-
-async def _serve(options: SampleOptions, sockets: list[socket.socket]) -> None:
+async def _serve(options: SampleOptions, port: _Port, child: Child | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -66,17 +107,25 @@ async def _serve(options: SampleOptions, sockets: list[socket.socket]) -> None:
             os._exit(1)
         stop.set()
 
+    def on_lifeline(lifeline: int) -> None:
+        loop.remove_reader(lifeline)
+        stop.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
+    if child is not None:
+        loop.add_reader(child.lifeline, on_lifeline, child.lifeline)
     async with build_sample(options) as sample:
         server = HTTPServer(sample.application, **sample.auth.http_server_options())
-        server.add_sockets(sockets)
-        if not task_id():
+        server.add_sockets(port.listen())
+        if child is None or (child.number == 0 and not child.successor):
             await _introduce(sample, options)
+        if child is not None:
+            child.ready()
         await stop.wait()
-        await sample.auth.close()
-        server.stop()
-        await server.close_all_connections()
+        await sample.auth.close(server)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server.close_all_connections(), CLOSE_TIMEOUT)
 
 
 async def _introduce(sample: Sample, options: SampleOptions) -> None:

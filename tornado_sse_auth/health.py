@@ -20,6 +20,7 @@ INTERVAL = 10.0
 INTERVAL_FAILING = 1.0
 MAX_AGE = 1.0
 CHECK_TIMEOUT = 1.2
+WATCH = 60.0
 
 
 class Status(IntEnum):
@@ -83,6 +84,7 @@ class Health:
         self._findings: dict[str, Finding] = {}
         self._round: asyncio.Task[None] | None = None
         self._begun_at = float("-inf")
+        self._asked_at = float("-inf")
         self._periodic: MonotonicPeriodicCallback | None = None
         self.draining = False
 
@@ -100,6 +102,16 @@ class Health:
         if self._round is not None:
             self._round.cancel()
             await asyncio.gather(self._round, return_exceptions=True)
+
+    @property
+    def watched(self) -> bool:
+        """Whether somebody has asked for readiness within the last minute: a load balancer, an orchestrator."""
+        return self._clock.monotonic() - self._asked_at < WATCH
+
+    async def readiness(self) -> Report:
+        """The report, for those who send requests here as long as it says ready."""
+        self._asked_at = self._clock.monotonic()
+        return await self.report()
 
     async def report(self) -> Report:
         """What is known, not older than a second; bounded by the checks' own time limit."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack
@@ -10,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tornado.httputil import HTTPServerRequest
+from tornado.tcpserver import TCPServer
 
 from .audit import AuditLog
 from .clock import Clock, SystemClock
@@ -43,6 +45,7 @@ __all__ = ["SSEAuthenticationMiddleware"]
 _log = logging.getLogger(__name__)
 
 GAUGE_INTERVAL = 10.0
+NOTICE = 0.2  # of drain_timeout, for load balancers to see that readiness is gone
 WRITE_GRACE = 2.0  # seconds beyond a caller's time-out that a refresh may take to be written at shutdown
 
 
@@ -165,6 +168,7 @@ class SSEAuthenticationMiddleware:
         self._gauges = MonotonicPeriodicCallback(self._send_gauges, GAUGE_INTERVAL * 1000)
         self._running: AsyncExitStack | None = None
         self._on_close: list[Callable[[], Awaitable[None]]] = []
+        self._closing_at: float | None = None
 
     # -- life ------------------------------------------------------------------------------------------------------
 
@@ -192,8 +196,7 @@ class SSEAuthenticationMiddleware:
             stack.push_async_callback(self.sessions.close)
             stack.push_async_callback(self.hub.close)
             if self.refresher is not None:
-                timeout = self.provider.timeout if self.provider is not None else 0.0
-                stack.push_async_callback(self.refresher.close, timeout + WRITE_GRACE)
+                stack.push_async_callback(self._close_refresher, self.refresher)
             self.registry.start()
             stack.push_async_callback(self.registry.close)
             self.sessions.watch.start(self.registry, self.registry, self.refresh_manager)
@@ -201,26 +204,42 @@ class SSEAuthenticationMiddleware:
             stack.push_async_callback(self.refresh_manager.close)
             stack.push_async_callback(self.health.close)
             await self.health.start()
+            self._closing_at = None
             self._gauges.start()
             stack.callback(self._stop_gauges)
             self._running = stack.pop_all()
 
-    async def close(self) -> None:
+    async def close(self, server: TCPServer | None = None) -> None:
         """Drain and close: readiness goes first, then streams get `retry` and `end` over `drain_timeout`, refreshes
-        under way are written. Twice is once."""
+        under way are written. Twice is once.
+
+        `server` stops listening before the streams are told, so that they come back elsewhere: at once, or after a
+        fifth of `drain_timeout` where somebody watches readiness and should see it first.
+        """
         running, self._running = self._running, None
         if running is None:
             return
+        self._closing_at = self.clock.monotonic()
         self.health.draining = True
         async with running:
+            lead = self.options.drain_timeout * NOTICE if server is not None and self.health.watched else 0.0
+            await asyncio.sleep(lead)
+            if server is not None:
+                server.stop()
             await self.refresh_manager.close()
-            await self.registry.drain(self.options.drain_timeout)
+            await self.registry.drain(self.options.drain_timeout - lead)
             for close in self._on_close:
                 await close()
 
     def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
         """Await `close` whenever the middleware closes: after the streams have ended, before store and events do."""
         self._on_close.append(close)
+
+    async def _close_refresher(self, refresher: TokenRefresher) -> None:
+        """What was under way when closing began gets its callers' time-out and a moment to be written, in all."""
+        timeout = self.provider.timeout if self.provider is not None else 0.0
+        begun = self._closing_at if self._closing_at is not None else self.clock.monotonic()
+        await refresher.close(max(0.0, begun + timeout + WRITE_GRACE - self.clock.monotonic()))
 
     # -- for applications ------------------------------------------------------------------------------------------
 

@@ -40,7 +40,7 @@ class ReadyHandler(_HealthHandler):
 
     async def get(self) -> None:
         """The status alone."""
-        report = await self.health.report()
+        report = await self.health.readiness()
         self.set_status(200 if report.ready else 503)
         self.finish(json.dumps({"status": report.status.name.lower()}))
 
