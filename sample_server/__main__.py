@@ -102,8 +102,12 @@ async def _serve(options: SampleOptions, port: _Port, child: Child | None) -> No
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
 
+    signals = 0
+
     def on_signal() -> None:
-        if stop.is_set():  # asked twice: at once
+        nonlocal signals
+        signals += 1
+        if signals > 1:  # asked twice: at once
             os._exit(1)
         stop.set()
 

@@ -34,7 +34,7 @@ _OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("encryption-keys", "", "base64 keys of 32 bytes, separated by commas: the first seals, all open"),
     ("statsd", "", "host:port of a StatsD"),
     ("statsd-prefix", "tornado_sse_auth", "what every metric's name begins with"),
-    ("statsd-instance", "", "what every gauge's name ends with; with --processes the process number"),
+    ("statsd-instance", "", "what every gauge's name ends with; --processes adds the number of the process"),
     ("access-token-ttl", 600, "seconds an access token of /oauth/token is good for"),
     ("session-ttl", 30 * DAY, "seconds a session lives"),
     ("idle-ttl", 14 * DAY, "seconds a session lives unused"),

@@ -51,9 +51,10 @@ class SampleServer(ServerProcess):
         encryption_key: str,
         driver: str = "motor",
         environment: Mapping[str, str] | None = None,
+        beside: SampleServer | None = None,
     ) -> None:
-        """`options` are further ones of the command line."""
-        self.port = free_port()
+        """`options` are further ones of the command line. `beside`: on the port of that one, which may be running."""
+        self.port = beside.port if beside is not None else free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.driver = driver
         command = [sys.executable, "-m", "sample_server", f"--port={self.port}", f"--issuer={provider.issuer}"]
@@ -65,10 +66,17 @@ class SampleServer(ServerProcess):
             "SAMPLE_ENCRYPTION_KEYS": encryption_key,
             **(environment or {}),
         }
+
+        def ready(server: ServerProcess) -> None:
+            if beside is not None:  # anybody may answer there
+                server.wait_for_line("Ctrl-C ends it", 60)
+            else:
+                server.wait_until(self.is_ready, "is not ready", 60)
+
         super().__init__(
             f"sample server {self.port}",
             [*command, *options],
-            ready=lambda server: server.wait_until(self.is_ready, "is not ready", 60),
+            ready=ready,
             environment=given,
             folder=ROOT,
         )
