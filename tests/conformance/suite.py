@@ -1,6 +1,7 @@
 """The official suite against our fixtures server, through authentication.
 
-`python -m tests.conformance.suite ARGUMENTS`. The arguments are those of `conformance server` but for `--url`, which is ours; `--mongodb-uri` goes to our server.
+`python -m tests.conformance.suite ARGUMENTS`; they are those of `conformance server` but for `--url`, which is ours,
+and `--mongodb-uri`, which goes to our server.
 """
 
 from __future__ import annotations

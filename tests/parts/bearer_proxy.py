@@ -25,6 +25,7 @@ class BearerProxy:
         self._line = f"Authorization: Bearer {bearer}\r\n".encode()
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ends: set[asyncio.StreamWriter] = set()
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", limit=_HEAD_LIMIT)
@@ -36,8 +37,9 @@ class BearerProxy:
     ) -> None:
         if self._server is not None:
             self._server.close()
-        for task in self._tasks:
-            task.cancel()
+        # Not cancelled: a task that is closing its ends must not be stopped half-way.
+        for end in self._ends:
+            end.transport.abort()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -47,7 +49,9 @@ class BearerProxy:
         task.add_done_callback(self._tasks.discard)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._ends.add(writer)
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target_port, limit=_HEAD_LIMIT)
+        self._ends.add(far_writer)
         directions = {
             asyncio.create_task(self._requests(reader, far_writer)),
             asyncio.create_task(self._answers(far_reader, writer)),
@@ -60,10 +64,15 @@ class BearerProxy:
                 direction.cancel()
             await asyncio.gather(*directions, return_exceptions=True)
             for end in (writer, far_writer):
-                end.close()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(_CLOSE):
-                    await asyncio.gather(writer.wait_closed(), far_writer.wait_closed(), return_exceptions=True)
+                await self._closed(end)
+
+    async def _closed(self, end: asyncio.StreamWriter) -> None:
+        """What was written still leaves, for as long as somebody reads it."""
+        end.close()
+        with suppress(OSError, TimeoutError):
+            await asyncio.wait_for(end.wait_closed(), _CLOSE)
+        end.transport.abort()
+        self._ends.discard(end)
 
     async def _requests(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
