@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,12 +30,14 @@ from tornado_sse_auth import (
     default_identity_mapper,
 )
 
+from .dashboard import SCOPE as DASHBOARD_SCOPE
+from .dashboard import Dashboard, DashboardEventsHandler
 from .demo_provider import DemoProvider
 from .events import EventsHandler, MeHandler, PublishHandler, Ticker
 from .options import SampleOptions
-from .pages import STATIC, PageHandler, StaticHandler
+from .pages import STATIC, ChartLibraryHandler, DashboardHandler, PageHandler, StaticHandler
 
-__all__ = ["Sample", "build_sample"]
+__all__ = ["Sample", "build_sample", "running_dashboard", "sample_application"]
 
 _log = logging.getLogger(__name__)
 DEMO_CLIENT = "sample"
@@ -85,22 +87,49 @@ async def build_sample(options: SampleOptions) -> AsyncIterator[Sample]:
         stack.push_async_callback(auth.close)
         ticker.start()
         stack.callback(ticker.stop)
-        application = Application(
-            [
-                (r"/", PageHandler),
-                (r"/static/(.*)", StaticHandler, {"path": str(STATIC)}),
-                (r"/events", EventsHandler, {"ticker": ticker}),
-                (r"/publish", PublishHandler),
-                (r"/me", MeHandler),
-                *auth.routes(),
-            ],
-            sse_auth=auth,
-            default_handler_class=NotFoundHandler,
-            log_function=_log_request,
-        )
+        dashboard = stack.enter_context(running_dashboard(auth))
+        # At the demo provider everybody is anybody: no scope of its would keep anyone out.
+        watchers = frozenset() if demo else frozenset((DASHBOARD_SCOPE,))
+        application = sample_application(auth, ticker, dashboard, watchers=watchers)
         provider = f"{demo.issuer} (DEMO: anybody signs in as anybody)" if demo else options.issuer
         statsd = f"StatsD at {options.statsd[0]}:{options.statsd[1]}" if options.statsd else "not sent"
         yield Sample(application, auth, demo, (("sessions", storage), ("provider", provider), ("timings", statsd)))
+
+
+def sample_application(
+    auth: SSEAuthenticationMiddleware, ticker: Ticker, dashboard: Dashboard, *, watchers: frozenset[str]
+) -> Application:
+    """Which path is whose. `watchers`: the scopes that the dashboard asks for."""
+    return Application(
+        [
+            (r"/", PageHandler),
+            (r"/dashboard", DashboardHandler),
+            (r"/dashboard/events", DashboardEventsHandler, {"dashboard": dashboard, "scopes": watchers}),
+            (r"/static/library/chart\.js", ChartLibraryHandler),
+            (r"/static/(.*)", StaticHandler, {"path": str(STATIC)}),
+            (r"/events", EventsHandler, {"ticker": ticker}),
+            (r"/publish", PublishHandler),
+            (r"/me", MeHandler),
+            *auth.routes(),
+        ],
+        sse_auth=auth,
+        default_handler_class=NotFoundHandler,
+        log_function=_log_request,
+    )
+
+
+@contextmanager
+def running_dashboard(auth: SSEAuthenticationMiddleware) -> Iterator[Dashboard]:
+    """A dashboard that looks, and hears the audit log, as long as the block lasts."""
+    dashboard = Dashboard(auth)
+    audit = logging.getLogger("tornado_sse_auth.audit")
+    audit.addHandler(dashboard.trail)
+    dashboard.start()
+    try:
+        yield dashboard
+    finally:
+        dashboard.stop()
+        audit.removeHandler(dashboard.trail)
 
 
 async def _demo_provider(options: SampleOptions, stack: AsyncExitStack) -> DemoProvider:

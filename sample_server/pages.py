@@ -1,8 +1,10 @@
-"""The page `/` and its static files, each under a strict content security policy."""
+"""The pages and their static files, each under a strict content security policy."""
 
 from __future__ import annotations
 
 import secrets
+from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +12,7 @@ from tornado.web import RequestHandler, StaticFileHandler
 
 from tornado_sse_auth.web.handler import ErrorAnswers
 
-__all__ = ["STATIC", "PageHandler", "StaticHandler"]
+__all__ = ["STATIC", "ChartLibraryHandler", "DashboardHandler", "PageHandler", "StaticHandler"]
 
 STATIC = Path(__file__).parent / "static"
 
@@ -45,6 +47,12 @@ class PageHandler(ErrorAnswers, RequestHandler):
         self.finish(source.replace("{nonce}", self._nonce))
 
 
+class DashboardHandler(PageHandler):
+    """The page `/dashboard`."""
+
+    page = "dashboard.html"
+
+
 class StaticHandler(ErrorAnswers, StaticFileHandler):
     """Scripts, styles and pictures."""
 
@@ -62,3 +70,26 @@ class StaticHandler(ErrorAnswers, StaticFileHandler):
     def set_extra_headers(self, path: str) -> None:
         """A new version is asked for each time."""
         self.set_header("Cache-Control", "no-cache")
+
+
+@cache
+def _chart_library() -> bytes:
+    folder = resources.files("chartkick") / "django" / "static" / "chartkick"  # a folder, not a module: no Django here
+    return (folder / "Chart.bundle.js").read_bytes()
+
+
+class ChartLibraryHandler(ErrorAnswers, RequestHandler):
+    """Chart.js, as the package chartkick brings it: no page loads anything from another host."""
+
+    sign_in_redirect = False
+
+    def prepare(self) -> None:
+        """Anybody may have it."""
+        self.identify_request()
+        self.set_header("Content-Security-Policy", FILE_POLICY)
+
+    def get(self) -> None:
+        """The library; a day in the browser's cache."""
+        self.set_header("Cache-Control", "public, max-age=86400")
+        self.set_header("Content-Type", "text/javascript; charset=utf-8")
+        self.finish(_chart_library())

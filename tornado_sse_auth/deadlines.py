@@ -48,6 +48,10 @@ class Deadlines(Generic[K]):
         entry = self._live.get(key)
         return entry[0] if entry is not None else None
 
+    def times(self) -> list[float]:
+        """When everything is due, in no order; costs O(n)."""
+        return [when for when, _ in self._live.values()]
+
     @property
     def earliest(self) -> float | None:
         """When the first of all is due; None when there is none."""

@@ -117,6 +117,11 @@ class Health:
         """What is known, not older than a second; bounded by the checks' own time limit."""
         if self._clock.monotonic() - self._begun_at > MAX_AGE and not self.draining:
             await self._renew()
+        return self.latest
+
+    @property
+    def latest(self) -> Report:
+        """What is known, however old; asks nobody."""
         return Report(tuple(self._findings.values()), self.draining)
 
     def _tick(self) -> None:

@@ -1,27 +1,27 @@
-"""The sample's page on its real parts, with upstream tokens that live seconds: a demo provider, a session store in
-memory, the middleware, the sample's own handlers."""
+"""The sample's pages on their real parts, with upstream tokens that live seconds: a demo provider, a session store in
+memory, the middleware, the sample's own application."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
-from tornado.web import Application
 
+from sample_server.application import running_dashboard, sample_application
 from sample_server.demo_provider import DemoProvider
-from sample_server.events import EventsHandler, MeHandler, PublishHandler, Ticker
-from sample_server.pages import STATIC, PageHandler, StaticHandler
+from sample_server.events import Ticker
 from tornado_sse_auth import MemorySessionStore, OAuthProvider, Secret, SSEAuthenticationMiddleware
 
 SCOPES = "openid offline_access profile content:read events:write"
 
 
 @asynccontextmanager
-async def sample_page(*, access_token_ttl: float) -> AsyncIterator[str]:
-    """Serve it on a free loopback port; gives its URL. `access_token_ttl`: seconds the provider's tokens live."""
+async def sample_page(*, access_token_ttl: float, watchers: frozenset[str] = frozenset()) -> AsyncIterator[str]:
+    """Serve them on a free loopback port; gives their URL. `access_token_ttl`: seconds the provider's tokens live;
+    `watchers`: the scopes that the dashboard asks for."""
     sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
     url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     demo = DemoProvider(
@@ -30,31 +30,22 @@ async def sample_page(*, access_token_ttl: float) -> AsyncIterator[str]:
         redirect_uris=[f"{url}/auth/callback"],
         access_token_ttl=access_token_ttl,
     )
-    await demo.start()
-    provider = OAuthProvider(issuer=demo.issuer, client_id="sample", client_secret=demo.client_secret, scopes=SCOPES)
-    auth = SSEAuthenticationMiddleware(MemorySessionStore(), provider, public_url=url)
-    ticker = Ticker()
-    application = Application(
-        [
-            (r"/", PageHandler),
-            (r"/static/(.*)", StaticHandler, {"path": str(STATIC)}),
-            (r"/events", EventsHandler, {"ticker": ticker}),
-            (r"/publish", PublishHandler),
-            (r"/me", MeHandler),
-            *auth.routes(),
-        ],
-        sse_auth=auth,
-        log_function=lambda handler: None,
-    )
-    server = HTTPServer(application, **auth.http_server_options())
-    server.add_sockets(sockets)
-    try:
+    async with AsyncExitStack() as stack:
+        await demo.start()
+        stack.push_async_callback(demo.close)
+        provider = OAuthProvider(
+            issuer=demo.issuer, client_id="sample", client_secret=demo.client_secret, scopes=SCOPES
+        )
+        auth = SSEAuthenticationMiddleware(MemorySessionStore(), provider, public_url=url)
         await auth.start()
+        stack.push_async_callback(auth.close)
+        ticker = Ticker()
         ticker.start()
+        stack.callback(ticker.stop)
+        dashboard = stack.enter_context(running_dashboard(auth))
+        application = sample_application(auth, ticker, dashboard, watchers=watchers)
+        server = HTTPServer(application, **auth.http_server_options())
+        server.add_sockets(sockets)
+        stack.push_async_callback(server.close_all_connections)
+        stack.callback(server.stop)
         yield url
-    finally:
-        ticker.stop()
-        await auth.close()
-        server.stop()
-        await server.close_all_connections()
-        await demo.close()

@@ -73,6 +73,17 @@ class RefreshManager:
         due = self._refreshes.earliest
         return 0.0 if due is None else max(0.0, self._clock.monotonic() - due)
 
+    def due_by_minute(self, minutes: int) -> list[int]:
+        """How many sessions are due in each of the next `minutes` minutes; what is overdue counts as the first. Costs
+        in proportion to all that is scheduled, so ask for people's eyes only."""
+        counts = [0] * minutes
+        now = self._clock.monotonic()
+        for when in self._refreshes.times():
+            minute = max(0, int((when - now) // 60))
+            if minute < minutes:
+                counts[minute] += 1
+        return counts
+
     def start(self) -> None:
         """Begin to tick."""
         self._closed = False

@@ -168,8 +168,15 @@ class EventStream:
         if self._reason is not None:
             raise StreamEnded(self._reason)
         self._channel = channel
-        self._over = asyncio.get_running_loop().create_future()
         await self._hub.follow(self, channel)
+
+    async def over(self) -> None:
+        """Wait for the end of the stream: for a body that leaves the sending to others. Raises `StreamEnded`."""
+        if self._reason is None:
+            if self._over is None:
+                self._over = asyncio.get_running_loop().create_future()
+            await self._over
+        raise StreamEnded(self._reason or CloseReason.ERROR)
 
     async def restored(self) -> None:
         """Wait while the session needs its user to sign in again. Raises `StreamEnded`; the grace bounds the wait."""
@@ -336,9 +343,3 @@ class EventStream:
         """Send a heartbeat, unless something is still on its way: a client that does not read costs no memory."""
         if self._opened.queued == 0:
             self.write(HEARTBEAT)
-
-    async def over(self) -> None:
-        """Wait for the end of a stream that follows a channel. Raises `StreamEnded`."""
-        if self._over is not None:
-            await self._over
-        raise StreamEnded(self._reason or CloseReason.ERROR)

@@ -1,0 +1,163 @@
+"""The sample's pages as a person uses them, in a real browser against the real server."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from sample_server.dashboard import SCOPE
+from sample_server.demo_session import demo_bearer
+from tests.parts.browser import Browser
+from tests.parts.node import find_packages
+from tests.sample.sample_page import sample_page
+
+ACCESS_TTL = 5.0
+
+# By clicks: to the demo provider, there as its first user, and back.
+SIGN_IN = """
+const hosts = new Set();
+page.on('request', (request) => hosts.add(new URL(request.url()).host));
+let provider;
+const asked = () => [...hosts].filter((host) => host !== provider);
+const signIn = async (path) => {
+  await page.goto(params.url + path);
+  await page.click('#sign-in');
+  await page.waitForURL((url) => !url.href.startsWith(params.url));
+  provider = new URL(page.url()).host;
+  await page.locator('button').first().click();
+  await page.waitForURL((url) => url.href.startsWith(params.url));
+};
+const text = (selector) => page.textContent(selector);
+const texts = (selector) => page.locator(selector).allTextContents();
+const until = (selector, wanted) => page.locator(selector, { hasText: wanted }).first().waitFor();
+const counted = (selector, least) => page.waitForFunction(
+  ([what, number]) => Number(document.querySelector(what).textContent) >= number, [selector, least]);
+const audit = async () => {
+  const found = [];
+  for (const colorScheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme, reducedMotion: 'reduce' });
+    // By the debugger, which the page's policy does not concern.
+    await page.evaluate(process.getBuiltinModule('node:fs').readFileSync(params.axe, 'utf8'));
+    const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ['violations'] }));
+    for (const { id, impact, nodes } of violations) found.push(`${colorScheme} ${impact} ${id}: ${nodes[0].html}`);
+  }
+  return found;
+};
+"""
+
+
+@pytest.fixture
+async def url() -> AsyncIterator[str]:
+    async with sample_page(access_token_ttl=ACCESS_TTL) as url:
+        yield url
+
+
+@pytest.fixture
+def axe(browser: Browser) -> Path:
+    """axe-core, which finds what keeps people from using a page; it lies among the packages that the browser needs."""
+    return find_packages() / "node_modules" / "axe-core" / "axe.min.js"
+
+
+async def test_a_stream_is_watched_over_two_refreshes(browser: Browser, url: str) -> None:
+    """Sign in by clicks, watch the countdown jump twice, publish, see it arrive, sign out; no other host is asked."""
+    seen = await browser.run(
+        SIGN_IN
+        + """
+        await signIn('/');
+        await page.waitForSelector('#lamp[data-state="open"]');
+        const name = await text('#you-name');
+        await counted('#token-refreshes', 2);
+        await page.fill('#publish-text', '{"text": "seen by everybody"}');
+        await page.click('#publish-send');
+        await until('#log .kind-message', 'seen by everybody');
+        const refreshes = await page.locator('#log .kind-refresh').count();
+        await page.click('#sign-out');
+        await page.waitForSelector('#welcome:not([hidden])');
+        return { name, refreshes, hosts: asked() };
+        """,
+        url=url,
+        timeout=90,
+    )
+    assert seen["name"] == "Ada Lovelace"
+    assert seen["refreshes"] >= 2
+    assert seen["hosts"] == [url.removeprefix("http://")]
+    assert [line for line in seen["console"] if "error" in line and "401" not in line] == []
+
+
+async def test_the_dashboard_shows_what_happens(browser: Browser, url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Its own stream, the refreshes of its own session, targets, health, and the viewer's audit lines."""
+    caplog.set_level(logging.INFO, logger="tornado_sse_auth.audit")
+    seen = await browser.run(
+        SIGN_IN
+        + """
+        await signIn('/dashboard');
+        await counted('#refreshes-success', 1);
+        await until('#audit td', 'refresh');
+        const canvases = await page.locator('canvas').all();
+        return {
+          streams: await text('#streams'),
+          targets: await texts('.target h3'),
+          checks: await texts('#checks [data-status="pass"] span:first-child'),
+          audit: await texts('#audit td:nth-child(2)'),
+          due: await text('#due-note'),
+          drawn: await Promise.all(canvases.map((canvas) => canvas.evaluate(({ width }) => width > 0))),
+          hosts: asked(),
+        };
+        """,
+        url=url,
+        timeout=90,
+    )
+    assert seen["streams"] == "1"
+    assert seen["targets"] == ["Session validation", "Token refresh", "Store look-up", "Provider check"]
+    assert {"store", "provider"} <= set(seen["checks"])
+    assert {"sign-in", "refresh"} <= set(seen["audit"])
+    assert seen["due"] == "1 session in 10 minutes"
+    assert seen["drawn"] == [True] * 8
+    assert seen["hosts"] == [url.removeprefix("http://")]
+    assert [line for line in seen["console"] if "error" in line and "401" not in line] == []
+
+
+async def test_both_pages_can_be_used_by_everybody(browser: Browser, url: str, axe: Path) -> None:
+    """axe-core finds no violation, signed out and in, light and dark; a phone's width needs no sideways scrolling."""
+    seen = await browser.run(
+        SIGN_IN
+        + """
+        const found = {};
+        await page.goto(params.url);
+        await page.waitForSelector('#welcome:not([hidden])');
+        found.welcome = await audit();
+        await signIn('/');
+        await counted('#token-ticks', 1);
+        found.stream = await audit();
+        await page.goto(params.url + '/dashboard');
+        await counted('#streams', 1);
+        found.dashboard = await audit();
+        await page.setViewportSize({ width: 360, height: 740 });
+        const overflow = {};
+        for (const path of ['/', '/dashboard']) {
+          await page.goto(params.url + path);
+          await page.waitForSelector('#desk:not([hidden]), #board:not([hidden])');
+          overflow[path] = await page.evaluate(() => document.documentElement.scrollWidth - innerWidth);
+        }
+        return { found, overflow };
+        """,
+        url=url,
+        axe=axe,
+        timeout=90,
+    )
+    assert seen["found"] == {"welcome": [], "stream": [], "dashboard": []}
+    assert max(seen["overflow"].values()) <= 0
+
+
+async def test_the_dashboard_asks_for_its_scope() -> None:
+    """Away from the demo provider not everybody may look."""
+    async with sample_page(access_token_ttl=ACCESS_TTL, watchers=frozenset((SCOPE,))) as url:
+        bearer = await demo_bearer(url)
+        async with httpx.AsyncClient() as client:
+            answer = await client.get(f"{url}/dashboard/events", headers={"Authorization": f"Bearer {bearer.reveal()}"})
+    assert (answer.status_code, answer.json()["error"]) == (403, "insufficient_scope")
+    assert f'scope="{SCOPE}"' in answer.headers["WWW-Authenticate"]
