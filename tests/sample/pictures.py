@@ -52,11 +52,11 @@ async def main(folder: Path) -> None:
             await stack.enter_async_context(SSEClient(f"{url}/events", headers=headers))
         using = asyncio.create_task(_use(url, bearer))
         try:
-            await Browser().run(SCRIPT, url=url, folder=folder.resolve(), seconds=SECONDS, timeout=SECONDS + 60)
+            await Browser().run(SCRIPT, url=url, folder=folder, seconds=SECONDS, timeout=SECONDS + 60)
         finally:
             using.cancel()
             await asyncio.wait({using})
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(main(Path(sys.argv[1]).resolve()))
