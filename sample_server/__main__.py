@@ -122,6 +122,8 @@ async def _serve(options: SampleOptions, port: _Port, child: Child | None) -> No
     async with build_sample(options) as sample:
         server = HTTPServer(sample.application, **sample.auth.http_server_options())
         server.add_sockets(port.listen())
+        if child is None or child.number == 0:
+            await sample.watch.start()
         if child is None or (child.number == 0 and not child.successor):
             await _introduce(sample, options)
         if child is not None:
@@ -149,6 +151,7 @@ async def _introduce(sample: Sample, options: SampleOptions) -> None:
         ]
     else:
         lines.append("    in a terminal: make a bearer on the page, which shows the curl line for it")
+    lines.append(f"    an MCP client: {url}/mcp, which asks its user to sign in; {url} shows how")
     lines += [f"    {name}: {place}" for name, place in sample.where]
     if sample.demo is not None:
         lines += [

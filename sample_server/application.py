@@ -29,13 +29,16 @@ from tornado_sse_auth import (
     StatsDMetrics,
     default_identity_mapper,
 )
+from tornado_sse_auth.mcp import EventLogBus, MCPEndpoint
 
+from .content import ContentFolder, ContentWatch
 from .dashboard import SCOPE as DASHBOARD_SCOPE
 from .dashboard import Dashboard, DashboardEventsHandler
 from .demo_provider import DemoProvider
 from .events import EventsHandler, MeHandler, PublishHandler, Ticker
 from .options import SampleOptions
 from .pages import STATIC, ChartLibraryHandler, DashboardHandler, PageHandler, StaticHandler
+from .tools import build_mcp_server, watch_content
 
 __all__ = ["Sample", "build_sample", "running_dashboard", "sample_application"]
 
@@ -45,11 +48,13 @@ DEMO_CLIENT = "sample"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The server's parts while it runs. `where` says where each of them is, for the person at the terminal."""
+    """The server's parts while it runs. `where` says where each of them is, for the person at the terminal. `watch`
+    tells MCP clients what changes in the content, once one process has started it."""
 
     application: Application
     auth: SSEAuthenticationMiddleware
     demo: DemoProvider | None
+    watch: ContentWatch
     where: tuple[tuple[str, str], ...]
 
 
@@ -88,16 +93,26 @@ async def build_sample(options: SampleOptions) -> AsyncIterator[Sample]:
         ticker.start()
         stack.callback(ticker.stop)
         dashboard = stack.enter_context(running_dashboard(auth))
+        content, bus = ContentFolder(), EventLogBus(auth.events)
+        endpoint = MCPEndpoint(await build_mcp_server(auth, content, bus), auth=auth)
+        watch = watch_content(content, bus)
+        stack.push_async_callback(watch.close)
         # At the demo provider everybody is anybody: no scope of its would keep anyone out.
         watchers = frozenset() if demo else frozenset((DASHBOARD_SCOPE,))
-        application = sample_application(auth, ticker, dashboard, watchers=watchers)
+        application = sample_application(auth, ticker, dashboard, endpoint, watchers=watchers)
         provider = f"{demo.issuer} (DEMO: anybody signs in as anybody)" if demo else options.issuer
         statsd = f"StatsD at {options.statsd[0]}:{options.statsd[1]}" if options.statsd else "not sent"
-        yield Sample(application, auth, demo, (("sessions", storage), ("provider", provider), ("timings", statsd)))
+        where = (("sessions", storage), ("provider", provider), ("timings", statsd))
+        yield Sample(application, auth, demo, watch, where)
 
 
 def sample_application(
-    auth: SSEAuthenticationMiddleware, ticker: Ticker, dashboard: Dashboard, *, watchers: frozenset[str]
+    auth: SSEAuthenticationMiddleware,
+    ticker: Ticker,
+    dashboard: Dashboard,
+    endpoint: MCPEndpoint,
+    *,
+    watchers: frozenset[str],
 ) -> Application:
     """Which path is whose. `watchers`: the scopes that the dashboard asks for."""
     return Application(
@@ -110,6 +125,7 @@ def sample_application(
             (r"/events", EventsHandler, {"ticker": ticker}),
             (r"/publish", PublishHandler),
             (r"/me", MeHandler),
+            *endpoint.routes(),
             *auth.routes(),
         ],
         sse_auth=auth,

@@ -73,4 +73,7 @@ def test_it_installs_and_imports_on_its_own(artifacts: Path, tmp_path: Path, pat
         cwd=tmp_path,
     )
     assert Path(where.strip()).is_relative_to(tmp_path / "venv")
-    assert "--port" in run(python, "-m", "sample_server", "--help", cwd=tmp_path)
+    if pattern == "*.whl":
+        with_sample = f"{artifact}[sample]"
+        run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", with_sample, cwd=tmp_path)
+        assert "--port" in run(python, "-m", "sample_server", "--help", cwd=tmp_path)

@@ -11,9 +11,12 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from sample_server.application import running_dashboard, sample_application
+from sample_server.content import ContentFolder
 from sample_server.demo_provider import DemoProvider
 from sample_server.events import Ticker
+from sample_server.tools import build_mcp_server
 from tornado_sse_auth import MemorySessionStore, OAuthProvider, Secret, SSEAuthenticationMiddleware
+from tornado_sse_auth.mcp import EventLogBus, MCPEndpoint
 
 SCOPES = "openid offline_access profile content:read events:write"
 
@@ -43,7 +46,8 @@ async def sample_page(*, access_token_ttl: float, watchers: frozenset[str] = fro
         ticker.start()
         stack.callback(ticker.stop)
         dashboard = stack.enter_context(running_dashboard(auth))
-        application = sample_application(auth, ticker, dashboard, watchers=watchers)
+        endpoint = MCPEndpoint(await build_mcp_server(auth, ContentFolder(), EventLogBus(auth.events)), auth=auth)
+        application = sample_application(auth, ticker, dashboard, endpoint, watchers=watchers)
         server = HTTPServer(application, **auth.http_server_options())
         server.add_sockets(sockets)
         stack.push_async_callback(server.close_all_connections)

@@ -31,6 +31,8 @@ class StreamableHTTPHandler(MCPHandler):
     """All revisions with this transport on one path: a version header that knows no handshake, or the envelope in
     `_meta`, selects 2026-07-28; anything else is older."""
 
+    resource = "/mcp"
+
     async def post(self) -> None:
         """One message from the client."""
         self.check_content(JSON, EVENTS)
