@@ -115,6 +115,11 @@ class Keyring:
         """The id of the key that seals: a value with another id should be sealed again when it is next written."""
         return self._first
 
+    @property
+    def key_ids(self) -> tuple[bytes, ...]:
+        """The ids of all keys, in the ring's order: the first seals."""
+        return tuple(self._aeads)
+
     @staticmethod
     def key_id_of(sealed: bytes) -> bytes:
         """The id of the key a value was sealed with. Raises `UnsealError` where it is no sealed value."""

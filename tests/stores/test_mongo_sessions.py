@@ -159,6 +159,8 @@ async def test_indexes_are_made_at_start(mongo: MongoBackend) -> None:
         ("reauth_digest",),
         ("sid",),
         ("subject",),
+        ("token_set_key",),
+        ("reauth_key",),
     }
     assert sessions["credential"]["unique"]
 

@@ -17,6 +17,7 @@ __all__ = [
     "KeptRecords",
     "Lease",
     "LeaseRefused",
+    "SealingKeys",
     "SessionChange",
     "SessionStore",
     "SingleUseRecords",
@@ -114,6 +115,30 @@ class KeptRecords(ABC):
         expires at `expiring_before` or later; how many are left."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealingKeys:
+    """Which encryption keys the stored values need. Keys go by their ids in hex; `ring` is this process's keyring in
+    its order, empty where nothing is sealed; `values` counts the sealed values under each key."""
+
+    ring: tuple[str, ...]
+    values: Mapping[str, int]
+
+    @property
+    def outdated(self) -> int:
+        """Values that open, and would be sealed with the first key if they were written now."""
+        return sum(self.values.get(key, 0) for key in self.ring[1:])
+
+    @property
+    def lost(self) -> int:
+        """Values that no key of the ring opens: their users must sign in again."""
+        return sum(count for key, count in self.values.items() if key not in self.ring)
+
+    @property
+    def dispensable(self) -> tuple[str, ...]:
+        """Keys of the ring, without the first, that no value needs any more."""
+        return tuple(key for key in self.ring[1:] if not self.values.get(key))
+
+
 class SessionStore(ABC):
     """Sessions, their credentials and token sets, the leases for refreshing them, and a feed of changes.
 
@@ -140,6 +165,12 @@ class SessionStore(ABC):
     @abstractmethod
     async def ping(self) -> None:
         """Return when the store has acknowledged a majority round trip."""
+
+    @abstractmethod
+    async def sealing_keys(self) -> SealingKeys:
+        """Count the sealed values under each key. Takes up to ten seconds where there are millions: ask for it each
+        few minutes, beside the requests. An old key may be dropped everywhere once it is in `dispensable` and every
+        process seals with the new one."""
 
     @abstractmethod
     async def insert(self, session: Session) -> None:

@@ -39,6 +39,7 @@ __all__ = [
     "date",
     "ends_at_expression",
     "expired",
+    "key_name",
     "refresh_document",
     "session_document",
     "session_from",
@@ -49,6 +50,7 @@ Document = dict[str, Any]
 
 SCHEMA = 1
 UNREADABLE = "unreadable"
+SEALED = ("token_set", "reauth")
 # No date beyond the year 9999 fits; nothing has to be removed then.
 LAST_DATE = 253_402_300_799.0
 
@@ -65,8 +67,13 @@ SESSION_INDEXES = (
     IndexModel("reauth_digest", name="reauth", sparse=True),
     IndexModel("sid", name="sid", sparse=True),
     IndexModel("subject", name="subject", sparse=True),
+    IndexModel("token_set_key", name="token_set_key", sparse=True),
+    IndexModel("reauth_key", name="reauth_key", sparse=True),
 )
-RECORD_INDEXES = (IndexModel("ends_at", name="ends_at", expireAfterSeconds=0),)
+RECORD_INDEXES = (
+    IndexModel("ends_at", name="ends_at", expireAfterSeconds=0),
+    IndexModel("value_key", name="value_key", sparse=True),
+)
 KEPT_INDEXES = (*RECORD_INDEXES, IndexModel([("kind", ASCENDING), ("expires_at", ASCENDING)], name="kind"))
 
 
@@ -123,7 +130,13 @@ def session_document(session: Session, keyring: Keyring) -> Document:
         "enriched_at": session.enriched_at,
         "client": session.client,
     }
+    fields |= {f"{name}_key": key_name(fields[name]) for name in SEALED if fields[name] is not None}
     return {name: value for name, value in fields.items() if value is not None}
+
+
+def key_name(sealed: bytes) -> str:
+    """The id of the key that a value was sealed with, in hex: what stands beside each sealed value, to be counted."""
+    return Keyring.key_id_of(sealed).hex()
 
 
 def refresh_document(state: RefreshState) -> Document:

@@ -31,6 +31,7 @@ from .base import (
     ChangeListener,
     Lease,
     LeaseRefused,
+    SealingKeys,
     SessionChange,
     SessionStore,
     VersionConflict,
@@ -50,6 +51,7 @@ from .documents import (
     subject_key,
 )
 from .mongo_records import MongoKeptRecords, MongoSingleUseRecords
+from .mongo_sealed import MongoSealedValues
 
 __all__ = ["MongoSessionStore"]
 
@@ -64,6 +66,7 @@ NEW_ROW = ReturnDocument.AFTER
 CLEARED: Document = {**refresh_document(RefreshState()), "fence": "$refresh.fence"}
 # What `update` writes: not what it leaves alone, nor what the server computes.
 UPDATED = {field.name for field in fields(Session)} | {"schema", "reauth_digest", "subject"}
+UPDATED |= {"token_set_key", "reauth_key"}
 UPDATED -= {"id", "refresh", "last_seen", "idle_expires_at", "version"}
 # What others must hear: the end of a session and a new version of it, not who was seen or holds a lease.
 FEED = (
@@ -96,6 +99,7 @@ class MongoSessionStore(SessionStore):
         self._kept = collection(database, "kept_records")
         self.records = MongoSingleUseRecords(self._records, keyring, self._clock)
         self.kept = MongoKeptRecords(self._kept, keyring, self._clock)
+        self.sealed = MongoSealedValues(self._sessions, self._records, self._kept, keyring)
         self._by_credential = LookUps(self._sessions, "credentials.digest", credential_digests)
         self._listeners: Listeners[SessionChange] = Listeners()
         self._feed = ChangeFeed(
@@ -125,6 +129,9 @@ class MongoSessionStore(SessionStore):
         """A linearizable read, which the primary answers only after a majority has confirmed it."""
         with bounded():
             await self._records.with_options(read_concern=ReadConcern("linearizable")).find_one({"_id": "ping"})
+
+    async def sealing_keys(self) -> SealingKeys:
+        return await self.sealed.keys()
 
     # -- sessions --------------------------------------------------------------------------------------------------
 
@@ -265,7 +272,7 @@ class MongoSessionStore(SessionStore):
         self, session: Session, *, spent_version: int, lost_scopes: frozenset[str] = frozenset()
     ) -> Session | None:
         document = session_document(replace(session, token_version=spent_version + 1), self._keyring)
-        outcome = assignments(document, ["token_set", "token_version"])
+        outcome = assignments(document, ["token_set", "token_set_key", "token_version"])
         outcome["scopes"] = {"$setDifference": ["$scopes", {"$literal": sorted(lost_scopes)}]}
         row = await self._conclude(session.id, spent_version, outcome)
         if row is None:
@@ -277,7 +284,7 @@ class MongoSessionStore(SessionStore):
 
     async def require_reauthorization(self, session: Session, *, spent_version: int) -> Session | None:
         document = session_document(replace(session, state=SessionState.REAUTHORIZATION), self._keyring)
-        outcome = assignments(document, ["state", "reauth", "reauth_digest", "reauth_reason"])
+        outcome = assignments(document, ["state", "reauth", "reauth_key", "reauth_digest", "reauth_reason"])
         row = await self._conclude(session.id, spent_version, outcome)
         if row is None:
             row = await self.find(session.id)

@@ -13,9 +13,9 @@ from ..clock import Clock
 from ..mongodb import bounded, find_one
 from ..sealing import Keyring, UnsealError, context
 from .base import KeptRecord, KeptRecords, SingleUseRecords
-from .documents import SCHEMA, date
+from .documents import SCHEMA, date, key_name
 
-__all__ = ["MongoKeptRecords", "MongoSingleUseRecords"]
+__all__ = ["MongoKeptRecords", "MongoSingleUseRecords", "kept_place", "record_place"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ class MongoSingleUseRecords(SingleUseRecords):
             "_id": name,
             "schema": SCHEMA,
             "value": sealed,
+            "value_key": key_name(sealed),
             "expires_at": expires_at,
             "ends_at": date(expires_at),
         }
@@ -57,6 +58,18 @@ class MongoSingleUseRecords(SingleUseRecords):
 
 def _record_id(kind: str, digest: bytes) -> str:
     return f"{kind}:{digest.hex()}"
+
+
+def record_place(document: Mapping[str, Any]) -> bytes:
+    """What the value of a stored single-use record is sealed for."""
+    kind, _, digest = document["_id"].rpartition(":")
+    return context("record", kind, bytes.fromhex(digest))
+
+
+def kept_place(document: Mapping[str, Any]) -> bytes:
+    """What the value of a stored kept record is sealed for."""
+    kind: str = document["kind"]
+    return context("kept", kind, document["_id"].removeprefix(f"{kind}:"))
 
 
 class MongoKeptRecords(KeptRecords):
@@ -124,6 +137,7 @@ class MongoKeptRecords(KeptRecords):
                 "schema": SCHEMA,
                 "kind": kind,
                 "value": sealed,
+                "value_key": key_name(sealed),
                 "expires_at": expires_at,
                 "ends_at": date(expires_at),
             },
