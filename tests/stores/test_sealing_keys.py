@@ -97,7 +97,8 @@ async def test_sealing_again_goes_on_beside_refreshes(mongo: MongoBackend) -> No
     """What is refreshed meanwhile keeps the newer token set; every value ends under the new key."""
     old = await with_ring(mongo, OLD)
     count = 450
-    await asyncio.gather(*(old.insert(make_session(mongo.clock, f"s{n}")) for n in range(count)))
+    for n in range(count):
+        await old.insert(make_session(mongo.clock, f"s{n}"))
     both = await with_ring(mongo, NEW, OLD)
 
     async def refresh(name: str) -> None:
@@ -106,8 +107,12 @@ async def test_sealing_again_goes_on_beside_refreshes(mongo: MongoBackend) -> No
         token_set = make_token_set(mongo.clock, f"of {name}")
         assert await both.save_refresh(replace(session, token_set=token_set), spent_version=1) is not None
 
+    async def refresh_all() -> None:
+        for name in names:
+            await refresh(name)
+
     names = [f"s{n}" for n in range(0, count, 3)]
-    await asyncio.gather(resealed(both), *(refresh(name) for name in names))
+    await asyncio.gather(resealed(both), refresh_all())
     assert (await both.sealing_keys()).dispensable == (OLD_ID,)
     new = await with_ring(mongo, NEW)
     for name in names:
