@@ -1,0 +1,131 @@
+"""What a stream may be made to say, and to whom: event content, Last-Event-ID, sessions that end under it."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from tornado.web import RequestHandler
+
+from tests.parts.sse_client import EventStreamParser
+from tests.security.kit import refused, world
+from tornado_sse_auth import SSEAuthMixin
+
+INJECTIONS = [
+    "x\ndata: forged\n\nevent: forged\ndata: y\n\n",
+    "x\r\rdata: forged\r\r",
+    "x\r\n\r\nid: 1\r\nevent: forged\r\ndata:\r\n\r\n",
+    "\n\n\n",
+    " leading space",
+    ": a comment",
+    "data: itself",
+    "\x00\x1c\x85\u2028\u2029\ufeff",
+    "",
+]
+
+
+class Board(SSEAuthMixin, RequestHandler):
+    """A channel a user: what they post, they alone read."""
+
+    async def get(self) -> None:
+        async with self.event_stream() as stream:
+            await stream.follow(f"board:{self.current_user.user_id}")
+
+    async def post(self) -> None:
+        body = self.json_object()
+        await self.sse_auth.events.publish(f"board:{self.current_user.user_id}", body["data"], event=body["event"])
+        self.set_status(202)
+
+
+async def test_content_cannot_forge_an_event(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-47, SEC-12; CVE-2026-44214: over HTTP, whatever a user may post: one event each, equal to what was posted;
+    a name that could break out is refused, and nothing of it reaches anybody."""
+    async with world(caplog, handlers=[(r"/board", Board)]) as running, running.client() as client:
+        headers = {"Authorization": f"Bearer {await running.bearer()}"}
+        async with running.app.stream("/board", headers=headers) as stream:
+            await stream.next("open")
+            for data in INJECTIONS:
+                for name in ("a\nb", "a\rb", "a\0b"):
+                    refused(
+                        await client.post("/board", json={"event": name, "data": data}, headers=headers),
+                        500,
+                        "server_error",
+                    )
+                sent = await client.post("/board", json={"event": "note", "data": data}, headers=headers)
+                assert sent.status_code == 202
+                event = await stream.next()
+                assert event.event == "note"
+                assert event.data == "\n".join(data.replace("\r\n", "\n").replace("\r", "\n").split("\n"))
+            assert [event.event for event in stream.events[1:]] == ["note"] * len(INJECTIONS)
+
+
+async def test_last_event_id_never_leads_to_somebody_elses_events(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-48, SEC-03: another user's id, numbers at every border, control characters, a megabyte: a gap of one's own
+    channel, a refusal, and never an event of another."""
+    async with world(caplog, handlers=[(r"/board", Board)]) as running, running.client() as client:
+        alice = {"Authorization": f"Bearer {await running.bearer('alice')}"}
+        mallory = {"Authorization": f"Bearer {await running.bearer('mallory')}"}
+        async with running.app.stream("/board", headers=alice) as stream:
+            await stream.next("open")
+            for number in range(3):
+                await client.post("/board", json={"event": "note", "data": f"secret {number}"}, headers=alice)
+            known = (await stream.next("note")).id
+        wrong = (
+            known,
+            "0",
+            "1",
+            "-1",
+            "9" * 19,
+            "9" * 40,
+            str(2**63),
+            "0x10",
+            "1e3",
+        )
+        for value in (*wrong, "null", "{$gt:0}", "*", "a" * 10_000):
+            async with running.app.stream("/board", headers=mallory, last_event_id=value) as stream:
+                assert (await stream.next("open")).json()["user_id"] == "mallory"
+                sent = await client.post("/board", json={"event": "note", "data": "mine"}, headers=mallory)
+                assert sent.status_code == 202
+                while (event := await stream.next()).event != "note":
+                    assert event.event == "gap"
+                assert "secret" not in "".join(event.data for event in stream.events)
+        async with running.app.stream("/board", headers=alice, last_event_id=known) as stream:
+            assert [(await stream.next("note")).data for _ in range(2)] == ["secret 1", "secret 2"]
+        host = running.app.url.removeprefix("http://")
+        head = f"GET /board HTTP/1.1\r\nHost: {host}\r\nAuthorization: {mallory['Authorization']}\r\nLast-Event-ID: "
+        for value in (b"a" * 1_000_000, b"1\x00", b"1\x07"):
+            assert b" 200 " not in (await running.raw(head.encode() + value + b"\r\n\r\n")).partition(b"\r\n")[0]
+
+
+class Restless(SSEAuthMixin, RequestHandler):
+    """Sends without pause, and would go on for ever."""
+
+    required_permissions = {"trade"}
+
+    async def get(self) -> None:
+        async with self.event_stream() as stream:
+            number = 0
+            while True:
+                number += 1
+                await stream.send({"number": number}, event="price")
+                await asyncio.sleep(0)
+
+
+async def test_no_event_of_the_application_after_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-49, SEC-50: a session that is revoked while its handler sends without pause, read as bytes: the end event is
+    the last thing in the stream."""
+    async with world(caplog, handlers=[(r"/restless", Restless)]) as running:
+        session, secret = await running.app.auth.sessions.create(user_id="u", permissions={"trade"})
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(running.app.url.rpartition(":")[2]))
+        cookie = f"{running.app.cookie}={secret.reveal()}"
+        host = running.app.url.removeprefix("http://")
+        writer.write(f"GET /restless HTTP/1.0\r\nHost: {host}\r\nCookie: {cookie}\r\n\r\n".encode())
+        received = await reader.readuntil(b'"number":50}')
+        await running.app.auth.sessions.revoke(session.id)
+        async with asyncio.timeout(10):
+            received += await reader.read()
+        writer.close()
+    events = EventStreamParser().feed(received.partition(b"\r\n\r\n")[2])
+    assert events[0].event == "open"
+    assert (events[-1].event, events[-1].json()) == ("end", {"reason": "revoked"})
+    assert [event.event for event in events[1:-1]] == ["price"] * (len(events) - 2)
