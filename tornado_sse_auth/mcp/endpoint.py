@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Mapping
 from typing import Any
 
+from mcp.server.connection import Connection, NotifyOnlyOutbound
 from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel.server import Server
 from mcp.server.mcpserver import MCPServer
+from mcp.server.runner import ServerRunner
 from mcp.server.subscriptions import InMemorySubscriptionBus, SubscriptionBus
 from mcp.shared.exceptions import MCPError
 from mcp_types import CallToolRequestParams, SubscriptionsListenRequestParams
@@ -17,16 +17,20 @@ from mcp_types.jsonrpc import INVALID_PARAMS
 
 from ..errors import ConfigurationError
 from ..middleware import SSEAuthenticationMiddleware
+from ..sessions.requirements import NO_REQUIREMENTS
 from ..stores import MemorySessionStore
 from .access import AccessRules
 from .bus import EventLogBus
 from .handler import MCPHandler
+from .handshake import Silent
+from .lifespan import Lifespan
 from .listening import Listening
+from .live_sessions import LiveSessions
+from .session_methods import add_session_methods
+from .standing import StandingStreams
 from .streamable_http import StreamableHTTPHandler
 
 __all__ = ["MCPEndpoint"]
-
-_log = logging.getLogger(__name__)
 
 
 class MCPEndpoint:
@@ -66,7 +70,10 @@ class MCPEndpoint:
             )
         if isinstance(server, MCPServer):
             self._refuse_unknown_tools(server)
-        self._lifespan: _Lifespan | None = None
+        self.standing = StandingStreams(bus, self.rules, auth.options.subscription_levels)
+        self.sessions = LiveSessions(auth, self._runner)
+        add_session_methods(self.server, self.sessions)
+        self._lifespan: Lifespan | None = None
         auth.on_close(self.close)
 
     def routes(self) -> list[Any]:
@@ -74,7 +81,8 @@ class MCPEndpoint:
         return [(r"/mcp", StreamableHTTPHandler, {"endpoint": self})]
 
     async def close(self) -> None:
-        """Leave the server's lifespan. The middleware calls it when it closes; twice is once."""
+        """Let go of sessions, leave the server's lifespan. The middleware calls it when it closes; twice is once."""
+        await self.sessions.close()
         lifespan, self._lifespan = self._lifespan, None
         if lifespan is not None:
             await lifespan.close()
@@ -84,13 +92,25 @@ class MCPEndpoint:
     async def lifespan(self) -> Any:
         """What the server's lifespan yields; entered at the first request."""
         if self._lifespan is None:
-            self._lifespan = _Lifespan(self.server)
+            self._lifespan = Lifespan(self.server)
         return await self._lifespan.state()
 
+    async def runner(self) -> ServerRunner[Any]:
+        """The kernel for one handshake."""
+        state = await self.lifespan()
+        return ServerRunner(self.server, Connection.for_loop(NotifyOnlyOutbound(Silent({}, None))), state)
+
+    def _runner(self, connection: Connection) -> ServerRunner[Any]:
+        assert self._lifespan is not None  # noqa: S101 - handlers enter it before they ask for a session
+        return ServerRunner(self.server, connection, self._lifespan.yielded)
+
     def check_access(self, handler: MCPHandler, method: str, params: Mapping[str, Any] | None) -> None:
-        """Raises `ForbiddenError` for what the user lacks, before anything is dispatched."""
+        """Raises `ForbiddenError` for what the user lacks, before anything is dispatched; a stream that is opened for
+        the request ends when it lacks later."""
         needed = self.rules.needed(method, params)
-        needed.check(handler.user, self.auth.options.subscription_levels)
+        if needed is not NO_REQUIREMENTS:
+            handler.requirements = self.rules.both(handler.requirements, needed)
+            needed.check(handler.user, self.auth.options.subscription_levels)
 
     def input_schema(self, name: Any) -> Mapping[str, Any] | None:
         """The schema of a tool's arguments, where the server can tell it without being asked for the list."""
@@ -111,35 +131,3 @@ class MCPEndpoint:
             return await handler(ctx, params)
 
         self.server.add_request_handler("tools/call", CallToolRequestParams, call_tool)
-
-
-class _Lifespan:
-    """The server's lifespan, entered and left in one task of its own, as the SDK's users expect."""
-
-    def __init__(self, server: Server[Any]) -> None:
-        self._entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._leave = asyncio.Event()
-        self._task = asyncio.create_task(self._run(server), name="lifespan of the MCP server")
-
-    async def state(self) -> Any:
-        """What it yielded. Raises what entering it raised."""
-        return self._entered.result() if self._entered.done() else await asyncio.shield(self._entered)
-
-    async def close(self) -> None:
-        """Leave, within five seconds."""
-        self._leave.set()
-        _, late = await asyncio.wait([self._task], timeout=5.0)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    async def _run(self, server: Server[Any]) -> None:
-        try:
-            async with server.lifespan(server) as state:
-                self._entered.set_result(state)
-                await self._leave.wait()
-        except Exception as error:
-            if self._entered.done():
-                _log.exception("the lifespan of the MCP server failed while it was left")
-            else:
-                self._entered.set_exception(error)

@@ -24,6 +24,7 @@ from .refusals import refusal, refusal_status
 if TYPE_CHECKING:
     from .endpoint import MCPEndpoint
     from .exchange import Exchange
+    from .live_session import LiveSession
 
 __all__ = ["MCPHandler"]
 
@@ -44,6 +45,7 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
     max_body = MAX_BODY
     methods = "POST, OPTIONS"
     exchange: Exchange | None = None
+    live: LiveSession | None = None
 
     def initialize(self, endpoint: MCPEndpoint) -> None:
         """Tornado hands over what stands in the rule."""
@@ -78,9 +80,9 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
         self.set_header("Access-Control-Max-Age", "600")
         self.clear_header("Content-Type")
 
-    def not_here(self) -> None:
+    def not_here(self, methods: str) -> None:
         """Answer 405: the path exists, and knows other methods."""
-        self.set_header("Allow", self.methods)
+        self.set_header("Allow", methods)
         self.set_status(405)
         self.finish()
 
@@ -100,6 +102,13 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
         for media_type in accepted:
             if media_type not in taken and f"{media_type.partition('/')[0]}/*" not in taken:
                 raise HTTPError(406)
+
+    @property
+    def prefers_events(self) -> bool:
+        """Whether the client names event streams before JSON; where either will do, that decides."""
+        accept = self.request.headers.get("Accept", "").lower()
+        events, json_ = accept.find("text/event-stream"), accept.find("application/json")
+        return 0 <= events < json_
 
     # -- who asks --------------------------------------------------------------------------------------------------
 

@@ -18,8 +18,8 @@ from mcp_types.jsonrpc import HEADER_MISMATCH, INVALID_REQUEST, ErrorData, JSONR
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from .exchange import Exchange
-from .handler import MCPHandler
 from .messages import Message, UnreadableMessage, read_message
+from .stateful import StatefulHandler
 
 __all__ = ["StreamableHTTPHandler"]
 
@@ -27,11 +27,12 @@ JSON = "application/json"
 EVENTS = "text/event-stream"
 
 
-class StreamableHTTPHandler(MCPHandler):
+class StreamableHTTPHandler(StatefulHandler):
     """All revisions with this transport on one path: a version header that knows no handshake, or the envelope in
     `_meta`, selects 2026-07-28; anything else is older."""
 
     resource = "/mcp"
+    methods = "GET, POST, DELETE, OPTIONS"
 
     async def post(self) -> None:
         """One message from the client."""
@@ -41,15 +42,24 @@ class StreamableHTTPHandler(MCPHandler):
         except UnreadableMessage as unreadable:
             self.refuse(unreadable.error)
             return
-        await self._modern(message, document)
+        if is_modern(self.request.headers.get(MCP_PROTOCOL_VERSION_HEADER), document):
+            await self._modern(message, document)
+        else:
+            await self.post_stateful(message)
 
-    def get(self) -> None:
-        """Nothing to get in 2026-07-28."""
-        self.not_here()
+    async def get(self) -> None:
+        """A stream of the 2025 revisions; nothing in 2026-07-28."""
+        if is_modern(self.request.headers.get(MCP_PROTOCOL_VERSION_HEADER), {}):
+            self.not_here("POST, OPTIONS")
+        else:
+            await self.get_stateful()
 
-    def delete(self) -> None:
-        """Nothing to end in 2026-07-28."""
-        self.not_here()
+    async def delete(self) -> None:
+        """The end of a session of the 2025 revisions; nothing in 2026-07-28."""
+        if is_modern(self.request.headers.get(MCP_PROTOCOL_VERSION_HEADER), {}):
+            self.not_here("POST, OPTIONS")
+        else:
+            await self.delete_stateful()
 
     def on_connection_close(self) -> None:
         """The client has gone, and so it cancels."""

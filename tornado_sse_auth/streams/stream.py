@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from tornado.web import RequestHandler
 
@@ -205,7 +205,7 @@ class EventStream:
 
     # -- the life of it --------------------------------------------------------------------------------------------
 
-    async def __aenter__(self) -> EventStream:
+    async def __aenter__(self) -> Self:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task
         self.open(task)

@@ -1,0 +1,138 @@
+"""The MCP sessions that this process has at hand."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from mcp.server.connection import Connection
+from mcp.server.runner import ServerRunner
+
+from ..errors import NotFoundError
+from .live_session import LiveSession
+from .session_records import MCPSession, SessionRecords, session_key
+
+if TYPE_CHECKING:
+    from ..middleware import SSEAuthenticationMiddleware
+
+__all__ = ["LiveSessions"]
+
+TRUSTED_FOR = 1.0  # seconds in which a session is not looked up again: what ends elsewhere is known within them
+IDLE = 60.0  # seconds after which one that nobody waits for is let go of
+
+
+class LiveSessions:
+    """Finds sessions in the store and keeps those that are in use. One whose process died is taken up by the next that
+    is asked for it: what the client said at the beginning is stored."""
+
+    def __init__(
+        self,
+        auth: SSEAuthenticationMiddleware,
+        runner: Callable[[Connection], ServerRunner[Any]],
+    ) -> None:
+        self.records = SessionRecords(auth.kept, auth.clock, auth.options.idle_ttl)
+        self._auth = auth
+        self._runner = runner
+        self._live: OrderedDict[str, LiveSession] = OrderedDict()  # the one used last is last
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    async def find(self, session_id: str, owner: tuple[str, str]) -> LiveSession:
+        """The caller's session. Raises `NotFoundError` for one that has ended, never was, or is somebody else's."""
+        key = session_key(session_id)
+        now = self._auth.clock.monotonic()
+        live = self._live.get(key)
+        if live is None or live.ended or now - live.checked_at > TRUSTED_FOR:
+            session = await self.records.find(key)
+            live = self._live.get(key)
+            if session is None:
+                if live is not None:
+                    await self._forget(live)
+                raise NotFoundError("There is no such MCP session.")
+            if live is None:
+                live = self._take_up(session, session_id)
+            elif session.version >= live.session.version:
+                live.session = session
+            live.checked_at = now
+        if live.session.owner != owner:
+            raise NotFoundError("There is no such MCP session.")
+        live.used_at = now
+        self._live.move_to_end(key)
+        self._let_go(now)
+        return live
+
+    async def change(self, live: LiveSession, change: Callable[[MCPSession], MCPSession]) -> None:
+        """Change what is stored of a session, and tell every process that has it. Raises `NotFoundError`."""
+        changed = await self.records.change(live.session.key, change)
+        if changed is None:
+            raise NotFoundError("There is no such MCP session.")
+        live.session = changed
+        await live.announce("changed")
+
+    async def set_level(self, live: LiveSession, level: str) -> None:
+        """The session wants log messages of this level and above."""
+        await self.change(live, lambda session: replace(session, log_level=level))
+
+    async def watch(self, live: LiveSession, uri: str, *, on: bool) -> None:
+        """The session wants to be told when the resource changes, or no longer."""
+        uris = {uri}
+        await self.change(
+            live, lambda session: replace(session, uris=session.uris | uris if on else session.uris - uris)
+        )
+
+    async def end(self, live: LiveSession) -> None:
+        """The client has ended it: everywhere within a second."""
+        await self.records.end(live.session.key)
+        await live.announce("ended")
+        await self._forget(live)
+
+    async def close(self) -> None:
+        """Let go of all of them. Twice is once."""
+        live, self._live = self._live, OrderedDict()
+        await asyncio.gather(*(session.close() for session in live.values()))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=2.0)
+
+    def _take_up(self, session: MCPSession, session_id: str) -> LiveSession:
+        live = LiveSession(session, session_id, self._runner, self._auth.events)
+        live.on_changed = self._reload
+        self._live[session.key] = live
+        return live
+
+    def _reload(self, live: LiveSession) -> None:
+        live.checked_at = 0.0
+        if live.standing is not None:
+            self._spawn(self._read_again(live))
+
+    async def _read_again(self, live: LiveSession) -> None:
+        session = await self.records.find(live.session.key)
+        if session is None:
+            await self._forget(live)
+        elif session.version >= live.session.version:
+            live.session = session
+
+    async def _forget(self, live: LiveSession) -> None:
+        live.end()
+        self._live.pop(live.session.key, None)
+        await live.close()
+
+    def _let_go(self, now: float) -> None:
+        for live in tuple(self._live.values()):
+            if now - live.used_at < IDLE:
+                return
+            if live.busy:
+                live.used_at = now
+                self._live.move_to_end(live.session.key)
+            else:
+                del self._live[live.session.key]
+                self._spawn(live.close())
+
+    def _spawn(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

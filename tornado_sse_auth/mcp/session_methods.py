@@ -1,0 +1,48 @@
+"""What a session of the 2025 revisions asks to be told: methods that a server object need not bring itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mcp.server.context import ServerRequestContext
+from mcp.server.lowlevel.server import Server
+from mcp.shared.exceptions import MCPError
+from mcp_types import EmptyResult, SetLevelRequestParams, SubscribeRequestParams, UnsubscribeRequestParams
+from mcp_types.jsonrpc import METHOD_NOT_FOUND
+
+from .caller import current_handler
+from .live_session import LiveSession
+from .live_sessions import LiveSessions
+
+__all__ = ["add_session_methods"]
+
+
+def add_session_methods(server: Server[Any], sessions: LiveSessions) -> None:
+    """Add `logging/setLevel`, `resources/subscribe` and `resources/unsubscribe`, unless the server has its own."""
+
+    async def set_level(ctx: ServerRequestContext[Any, Any], params: SetLevelRequestParams) -> EmptyResult:
+        await sessions.set_level(_session(), params.level)
+        return EmptyResult()
+
+    async def subscribe(ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams) -> EmptyResult:
+        await sessions.watch(_session(), str(params.uri), on=True)
+        return EmptyResult()
+
+    async def unsubscribe(ctx: ServerRequestContext[Any, Any], params: UnsubscribeRequestParams) -> EmptyResult:
+        await sessions.watch(_session(), str(params.uri), on=False)
+        return EmptyResult()
+
+    if server.get_request_handler("logging/setLevel") is None:
+        server.add_request_handler("logging/setLevel", SetLevelRequestParams, set_level)
+    if server.get_request_handler("resources/read") is not None:
+        if server.get_request_handler("resources/subscribe") is None:
+            server.add_request_handler("resources/subscribe", SubscribeRequestParams, subscribe)
+        if server.get_request_handler("resources/unsubscribe") is None:
+            server.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, unsubscribe)
+
+
+def _session() -> LiveSession:
+    live = current_handler().live
+    if live is None:
+        raise MCPError(METHOD_NOT_FOUND, "Method not found")
+    return live

@@ -1,0 +1,125 @@
+"""MCP sessions of the 2025 revisions as stored: what a process needs to go on with one that another has begun."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mcp_types import InitializeRequestParams
+
+from ..clock import Clock
+from ..errors import StoreUnavailableError
+from ..stores.base import KeptRecord, KeptRecords
+
+__all__ = ["MCPSession", "SessionRecords", "session_key"]
+
+KIND = "mcp-session"
+KEEP = 100_000  # sessions in all; beyond, those that were not used for longest go
+TRIM_EACH = 256
+ATTEMPTS = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MCPSession:
+    """`owner`: the user's and the client's id, who alone may use it. `client`: the parameters of its `initialize`.
+    `log_level` and `uris` are what it asked to be told. `expires_at`: epoch seconds."""
+
+    key: str
+    owner: tuple[str, str]
+    protocol_version: str
+    client: InitializeRequestParams
+    log_level: str | None = None
+    uris: frozenset[str] = frozenset()
+    version: int = 0
+    expires_at: float = 0.0
+
+
+def session_key(session_id: str) -> str:
+    """How a session is called wherever its id, which is as good as a capability, need not stand: its SHA-256."""
+    return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class SessionRecords:
+    """The sessions in the store; each lives until it was not used for `ttl` seconds. Methods may raise
+    `StoreUnavailableError`."""
+
+    def __init__(self, kept: KeptRecords, clock: Clock, ttl: float) -> None:
+        self._kept = kept
+        self._clock = clock
+        self._ttl = ttl
+        self._created = 0
+
+    async def create(
+        self, owner: tuple[str, str], protocol_version: str, client: InitializeRequestParams
+    ) -> tuple[str, MCPSession]:
+        """A new session and its id: 256 random bits of visible ASCII."""
+        session_id = secrets.token_urlsafe(32)
+        expires_at = self._clock.time() + self._ttl
+        session = MCPSession(
+            key=session_key(session_id),
+            owner=owner,
+            protocol_version=protocol_version,
+            client=client,
+            version=1,
+            expires_at=expires_at,
+        )
+        await self._kept.put(KIND, session.key, _document(session), expires_at)
+        self._created += 1
+        if self._created % TRIM_EACH == 0:
+            await self._kept.trim(KIND, keep=KEEP, expiring_before=expires_at)
+        return session_id, session
+
+    async def find(self, key: str) -> MCPSession | None:
+        """The session, or None: unknown, ended, expired. Counts as use, once in a twentieth of its life."""
+        record = await self._kept.get(KIND, key)
+        if record is None:
+            return None
+        session = _session(key, record)
+        if session.expires_at - self._clock.time() < self._ttl * 0.95:
+            expires_at = self._clock.time() + self._ttl
+            if await self._kept.replace(KIND, key, record.value, expires_at, version=record.version):
+                session = replace(session, version=session.version + 1, expires_at=expires_at)
+        return session
+
+    async def change(self, key: str, change: Callable[[MCPSession], MCPSession]) -> MCPSession | None:
+        """Read, change, write; again when somebody else wrote. None where the session has ended."""
+        for _ in range(ATTEMPTS):
+            record = await self._kept.get(KIND, key)
+            if record is None:
+                return None
+            changed = change(_session(key, record))
+            if await self._kept.replace(KIND, key, _document(changed), record.expires_at, version=record.version):
+                return replace(changed, version=record.version + 1)
+        raise StoreUnavailableError(reason=f"an MCP session was written by others {ATTEMPTS} times")
+
+    async def end(self, key: str) -> None:
+        """Remove the session."""
+        await self._kept.delete(KIND, key)
+
+
+def _document(session: MCPSession) -> dict[str, Any]:
+    return {
+        "owner": list(session.owner),
+        "protocol_version": session.protocol_version,
+        "client": session.client.model_dump(mode="json", by_alias=True, exclude_none=True),
+        "log_level": session.log_level,
+        "uris": sorted(session.uris),
+    }
+
+
+def _session(key: str, record: KeptRecord) -> MCPSession:
+    value = record.value
+    user_id, client_id = value["owner"]
+    return MCPSession(
+        key=key,
+        owner=(user_id, client_id),
+        protocol_version=value["protocol_version"],
+        client=InitializeRequestParams.model_validate(value["client"], by_name=False),
+        log_level=value["log_level"],
+        uris=frozenset(value["uris"]),
+        version=record.version,
+        expires_at=record.expires_at,
+    )
