@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import NamedTuple
 
 from .clock import Clock
@@ -16,11 +18,16 @@ _log = logging.getLogger("tornado_sse_auth.audit")
 
 
 class RequestInfo(NamedTuple):  # one a request: a tuple costs a third of a frozen dataclass
-    """The request being served: its id, the peer's address and the client's name for itself."""
+    """The request being served: its id, the peer's address, its headers."""
 
     request_id: str = "-"
     remote: str = "-"
-    client: str = ""
+    headers: Mapping[str, str] = MappingProxyType({})
+
+    @property
+    def client(self) -> str:
+        """The client's name for itself. Few requests are asked for it."""
+        return self.headers.get("User-Agent", "")[:200]
 
 
 NO_REQUEST = RequestInfo()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tests.benchmarks import measuring, requests, schedule, streams, targets
 from tests.benchmarks.profile import profile
+from tests.benchmarks.progress import progress
 from tests.benchmarks.rows import Row, as_json, table
 
 BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
@@ -35,8 +36,9 @@ def main() -> int:
         return 0
     rows: list[Row] = []
     for name in arguments.name or BENCHMARKS:
-        print(f"{name} ...", flush=True)
+        progress(name)
         rows += BENCHMARKS[name]()
+    progress()
     print(table(rows))
     arguments.json.write_text(as_json(rows) + "\n")
     return 0 if all(row.met for row in rows) else 1

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGINT
-from typing import Any
+from typing import Any, cast
 
 from tests.parts.process import ServerProcess
 
@@ -56,17 +56,26 @@ class Server:
         return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
 
     def requests(self, count: int, concurrency: int = 8) -> float:
-        """CPU seconds of the server for each of `count` requests of `/` over connections that are kept."""
-        request = self._request("GET", "/", self.cookies[0])
+        """CPU seconds of the server for each of `count` requests of `/`, over connections that are kept and always
+        have one under way; the sessions take turns."""
         with ExitStack() as stack:
-            connections = [stack.enter_context(self.connect()) for _ in range(concurrency)]
+            selector = stack.enter_context(selectors.DefaultSelector())
+            for number in range(concurrency):
+                request = self._request("GET", "/", self.cookies[number % len(self.cookies)])
+                selector.register(stack.enter_context(self.connect()), selectors.EVENT_READ, request)
             before = self.usage()
-            for _ in range(count // concurrency):
-                for connection in connections:
-                    connection.sendall(request)
-                for connection in connections:
-                    _answer(connection)
-            return (self.usage().cpu - before.cpu) / (count // concurrency * concurrency)
+            connections = list(selector.get_map().values())
+            for key in connections:
+                _connection(key).sendall(key.data)
+            sent, answered = len(connections), 0
+            while answered < count:
+                for key, _ in selector.select(PATIENCE):
+                    _answer(_connection(key))
+                    answered += 1
+                    if sent < count:
+                        _connection(key).sendall(key.data)
+                        sent += 1
+            return (self.usage().cpu - before.cpu) / count
 
     @contextmanager
     def streams(self) -> Iterator[Streams]:
@@ -123,6 +132,10 @@ class Streams:
             connection.close()
 
 
+def _connection(key: selectors.SelectorKey) -> socket.socket:
+    return cast(socket.socket, key.fileobj)
+
+
 def _receive(connection: Any) -> bytes:
     received: bytes = connection.recv(65_536)
     if not received:
@@ -170,12 +183,12 @@ def statsd() -> Iterator[int]:
         yield sink.getsockname()[1]
 
 
-def interleaved(servers: Sequence[Server], count: int, rounds: int) -> list[list[float]]:
+def interleaved(servers: Sequence[Server], count: int, rounds: int, concurrency: int = 8) -> list[list[float]]:
     """CPU seconds a request of each server, `rounds` times in turn, after one round that does not count."""
     found: list[list[float]] = [[] for _ in servers]
     for number in range(rounds + 1):
         for position, server in enumerate(servers):
-            cost = server.requests(count)
+            cost = server.requests(count, concurrency)
             if number:
                 found[position].append(cost)
     return found

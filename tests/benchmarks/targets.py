@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 import httpx
 
 from tests.benchmarks.load import Server, running
+from tests.benchmarks.progress import progress
 from tests.benchmarks.rows import Row, percentile
 from tests.parts import mongod, provider
 from tests.parts.sse_client import SSEClient
@@ -73,6 +74,7 @@ async def _requests(server: Server, jar: httpx.Cookies, until: float) -> None:
 
 
 async def _checks(server: Server, until: float) -> None:
-    while time.monotonic() < until:
+    while (left := until - time.monotonic()) > 0:
+        progress(f"the four targets, {left:.0f} s to go")
         await asyncio.to_thread(server.ask, "POST", "/-/check")
         await asyncio.sleep(PAUSE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..errors import InvalidRequestError, InvalidTokenError
@@ -62,19 +63,21 @@ def read_cookie(header: str | None, name: str) -> PresentedCredential | None:
     """
     if not header or name not in header:
         return None
-    found: str | None = None
-    for pair in header.split(";"):
-        key, equals, value = pair.partition("=")
-        if equals and key.strip(" \t") == name:
-            value = value.strip(' \t"')
-            if found is not None and found != value:
-                raise InvalidRequestError("The session cookie is repeated.")
-            found = value
+    values = [value.strip(' \t"') for value in _cookies_called(name).findall(header)]
+    if len(values) > 1 and any(value != values[0] for value in values):
+        raise InvalidRequestError("The session cookie is repeated.")
+    found = values[0] if values else ""
     if not found:
         return None
     if not _OURS.fullmatch(found):
         raise InvalidTokenError(reason="the cookie is not of our form")
     return _presented(found, CredentialKind.COOKIE, True)
+
+
+@lru_cache(maxsize=64)
+def _cookies_called(name: str) -> re.Pattern[str]:
+    """What finds the values of the cookies of that name: one call, however many others there are."""
+    return re.compile(rf"(?:^|;)[ \t]*{re.escape(name)}[ \t]*=([^;]*)")
 
 
 def _presented(value: str, kind: CredentialKind, ours: bool) -> PresentedCredential:

@@ -28,8 +28,10 @@ class Requirements:
     def of(
         cls, scopes: Iterable[str] = (), permissions: Iterable[str] = (), subscription: str | None = None
     ) -> Requirements:
-        """Requirements from any iterables of names; a lone string counts as one name."""
-        return cls(scopes=_names(scopes), permissions=_names(permissions), subscription=subscription)
+        """Requirements from any iterables of names; a lone string counts as one name. Those of who asks for nothing
+        are `NO_REQUIREMENTS` itself."""
+        asked = cls(scopes=_names(scopes), permissions=_names(permissions), subscription=subscription)
+        return asked if asked != NO_REQUIREMENTS else NO_REQUIREMENTS
 
     def __or__(self, other: Requirements) -> Requirements:
         """Both together; the subscription of `other` counts where it has one."""

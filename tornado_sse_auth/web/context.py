@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 from tornado.httputil import HTTPServerRequest
 from tornado.web import RequestHandler
@@ -62,7 +62,7 @@ class AuthContext(Protocol):
 
 def auth_context(handler: RequestHandler) -> AuthContext:
     """The middleware of the handler's application. Raises `ConfigurationError` where it was not put there."""
-    context = handler.application.settings.get("sse_auth")
+    context: AuthContext | None = handler.application.settings.get("sse_auth")
     if context is None:
         raise ConfigurationError("pass the middleware to the application: Application(routes, sse_auth=auth)")
-    return cast(AuthContext, context)
+    return context

@@ -14,7 +14,7 @@ from ..errors import (
 from ..identity import CredentialKind, Secret, Session, SessionState
 from ..sessions.credentials import PresentedCredential
 from ..sessions.manager import Authenticated
-from ..sessions.requirements import Requirements
+from ..sessions.requirements import NO_REQUIREMENTS, Requirements
 from ..streams import EventStream
 from .handler import ErrorAnswers
 
@@ -98,7 +98,7 @@ class SSEAuthMixin(ErrorAnswers):
     def _requirements_now(self) -> Requirements:
         """Those of the class, worked out once, unless somebody has set others since."""
         required = self.required_scopes, self.required_permissions, self.required_subscription
-        if all(now is then for now, then in zip(required, self._class_required, strict=True)):
+        if required == self._class_required:
             return self._class_requirements
         return Requirements.of(*required)
 
@@ -108,7 +108,8 @@ class SSEAuthMixin(ErrorAnswers):
         self._authenticated = found
         self.check_session_state(found.session)
         self.current_user = found.user
-        self.requirements.check(found.user, self.sse_auth.options.subscription_levels)
+        if self.requirements is not NO_REQUIREMENTS:
+            self.requirements.check(found.user, self.sse_auth.options.subscription_levels)
 
     def _check_audience(self, found: Authenticated) -> None:
         """A token for another resource is none here (RFC 8707, section 2)."""
