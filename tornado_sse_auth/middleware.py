@@ -141,6 +141,7 @@ class SSEAuthenticationMiddleware:
         if provider is not None and provider.metrics is None:
             provider.metrics = self.metrics
         self.bearer_verifiers = tuple(bearer_verifiers)
+        self.protected_resources: dict[str, tuple[str, ...]] = {}
         self.authorization_servers = tuple(verifier.issuer for verifier in self.bearer_verifiers)
         parts: dict[str, Any] = {"metrics": self.metrics, "clock": self.clock, "audit": self.audit}
         self.sessions = SessionManager(store, options, revoker=provider, verifiers=self.bearer_verifiers, **parts)
@@ -246,6 +247,13 @@ class SSEAuthenticationMiddleware:
     def routes(self) -> list[Any]:
         """Tornado rules for `/auth/*`, `/livez`, `/readyz`, `/health`, `/.well-known/oauth-protected-resource`."""
         return routes(self.health, sign_in=self.provider is not None)
+
+    def protect(self, path: str, *, scopes: Iterable[str] = (), authorization_server: str | None = None) -> None:
+        """Publish the metadata of a protected resource (RFC 9728): the handlers at `path`, which have it as `resource`.
+        `scopes` are those worth asking for, `authorization_server` the issuer whose access tokens are good there."""
+        self.protected_resources[path] = tuple(scopes)
+        if authorization_server is not None and authorization_server not in self.authorization_servers:
+            self.authorization_servers = (authorization_server, *self.authorization_servers)
 
     def http_server_options(self) -> dict[str, Any]:
         """Arguments for `Application.listen()` or `HTTPServer`: limits of body, headers and their time, which must be

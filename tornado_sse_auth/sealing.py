@@ -10,8 +10,11 @@ from collections.abc import Iterable
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from .errors import ConfigurationError
+from .identity import Secret
 
 __all__ = ["Keyring", "UnsealError", "context"]
 
@@ -22,6 +25,7 @@ NONCE_BYTES = 12
 TAG_BYTES = 16
 HEADER_BYTES = len(FORMAT) + KEY_ID_BYTES
 MINIMUM_BYTES = HEADER_BYTES + NONCE_BYTES + TAG_BYTES
+SECRET_DOMAIN = b"tornado_sse_auth key from a secret"
 KEY_ID_DOMAIN = b"tornado_sse_auth key id\x00"
 
 
@@ -86,6 +90,13 @@ class Keyring:
                 # The cause would carry the key into tracebacks with local variables.
                 raise ConfigurationError(f"encryption key {position} is not base64") from None
         return cls(keys)
+
+    @classmethod
+    def from_secret(cls, secret: Secret) -> Keyring:
+        """A ring of one key that `secret`, of 256 random bits or more, gives (HKDF, RFC 5869): what it sealed opens for
+        those alone who present the secret."""
+        derivation = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=SECRET_DOMAIN)
+        return cls([derivation.derive(secret.reveal().encode())])
 
     @classmethod
     def generate(cls) -> Keyring:

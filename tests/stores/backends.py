@@ -175,6 +175,8 @@ def make_grant(clock: ManualClock, name: str = "g1") -> Grant:
         last_used=now + 1,
         name="An $app",
         challenge="c" * 43,
+        pending=True,
+        refreshes=False,
         refresh_token=os.urandom(32),
         spent=(SpentRefreshToken(digest=os.urandom(32), successor=os.urandom(60), spent_at=now),),
         access_token=os.urandom(60),

@@ -123,6 +123,9 @@ class OAuthProvider:
         """Where the browser goes (RFC 6749, section 4.1.1; RFC 7636). Raises `ProviderUnavailableError`."""
         metadata = await self._current_metadata()
         attempt = request.attempt
+        prompts = [request.prompt] if request.prompt is not None else []
+        if {"openid", "offline_access"} <= attempt.scopes:
+            prompts.append("consent")
         return str(
             prepare_grant_uri(
                 metadata.authorization_endpoint,
@@ -136,7 +139,7 @@ class OAuthProvider:
                 code_challenge_method="S256",
                 login_hint=request.login_hint,
                 # Without it offline_access is to be ignored (OpenID Connect Core, section 11).
-                prompt="consent" if {"openid", "offline_access"} <= attempt.scopes else None,
+                prompt=" ".join(prompts) or None,
             )
         )
 

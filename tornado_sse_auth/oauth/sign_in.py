@@ -108,17 +108,21 @@ class SignInAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SignInRequest:
-    """What one authorization URL says: the attempt, and who may be signing in (OpenID Connect Core, section 3.1.2.1).
+    """What one authorization URL says: the attempt, who may be signing in, and whether that person is to be asked even
+    if the provider knows them (`prompt`: "login" or "select_account"; OpenID Connect Core, section 3.1.2.1).
 
-    Raises `InvalidRequestError` for a hint that no account has.
+    Raises `InvalidRequestError` for a hint that no account has, and for another prompt.
     """
 
     attempt: SignInAttempt
     login_hint: str | None = None
+    prompt: str | None = None
 
     def __post_init__(self) -> None:
         if self.login_hint is not None and not (0 < len(self.login_hint) <= 320 and self.login_hint.isprintable()):
             raise InvalidRequestError("login_hint is malformed.")
+        if self.prompt not in (None, "login", "select_account"):
+            raise InvalidRequestError("prompt is login or select_account.")
 
 
 def read_scope(text: str) -> frozenset[str]:

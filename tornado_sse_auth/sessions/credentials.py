@@ -86,8 +86,24 @@ def _presented(value: str, kind: CredentialKind, ours: bool) -> PresentedCredent
 
 
 def issue(
-    kind: CredentialKind, *, now: float, expires_at: float, parent: bytes | None = None
+    kind: CredentialKind,
+    *,
+    now: float,
+    expires_at: float,
+    parent: bytes | None = None,
+    grant: str | None = None,
+    scopes: frozenset[str] | None = None,
+    audience: tuple[str, ...] = (),
 ) -> tuple[Secret, Credential]:
     """A new credential: the secret for the client, and the half that is stored."""
     secret = Secret.random()
-    return secret, Credential(digest=secret.digest(), kind=kind, created_at=now, expires_at=expires_at, parent=parent)
+    return secret, Credential(
+        digest=secret.digest(),
+        kind=kind,
+        created_at=now,
+        expires_at=expires_at,
+        parent=parent,
+        grant=grant,
+        scopes=scopes,
+        audience=audience,
+    )

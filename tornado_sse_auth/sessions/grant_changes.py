@@ -5,7 +5,7 @@ The tokens of a grant are credentials of the session: a grant is there as long a
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ..identity import Credential, CredentialKind, Grant, Session, SpentRefreshToken
 
@@ -13,6 +13,7 @@ __all__ = [
     "ACCESS_TOKENS",
     "GRACE",
     "GRANTS_PER_SESSION",
+    "Issued",
     "accepted",
     "answered",
     "redeemed",
@@ -38,28 +39,30 @@ def with_grant(session: Session, grant: Grant, code: Credential, *, now: float) 
     return replace(session, grants=(*session.grants, grant), credentials=(*session.credentials, code))
 
 
-def redeemed(
-    session: Session,
-    code: bytes,
-    *,
-    access_token: Credential,
-    refresh_token: Credential | None,
-    chain: Grant,
-    now: float,
-) -> Session | None:
-    """The session after the exchange of the authorization code with this digest; None when it has been exchanged.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """What the token endpoint answers with, as it is stored: the access token's credential and, where the client
+    refreshes, the SHA-256 of the refresh token and the access token sealed under a key that it gives."""
 
-    `chain` is the grant with the state of its first refresh token.
-    """
+    access_token: Credential
+    refresh_token: bytes | None = None
+    sealed: bytes | None = None
+
+
+def redeemed(session: Session, code: bytes, issued: Issued, family: Credential | None, *, now: float) -> Session | None:
+    """The session after the exchange of the authorization code with this digest; None when it has been exchanged.
+    `family` is what all refresh tokens of the grant are found by."""
     grant = _grant_of(session, code)
-    if grant is None or grant.challenge is None:
+    if grant is None or not grant.pending:
         return None
     # The code is remembered: its second use ends what the first has given (RFC 6749, section 4.1.2).
     kept = tuple(
         replace(old, expires_at=now + CODE_REMEMBERED) if old.digest == code else old for old in session.credentials
     )
-    added = (access_token,) if refresh_token is None else (access_token, refresh_token)
-    changed = replace(chain, challenge=None, last_used=now)
+    added = (issued.access_token,) if family is None else (issued.access_token, family)
+    changed = replace(
+        grant, pending=False, refresh_token=issued.refresh_token, access_token=issued.sealed, last_used=now
+    )
     return without_expired(_replaced(replace(session, credentials=(*kept, *added)), changed), now=now)
 
 
@@ -75,29 +78,25 @@ def accepted(grant: Grant, digest: bytes, *, now: float) -> bool:
     return False
 
 
-def rotated(
-    session: Session, grant_id: str, spent: SpentRefreshToken, *, chain: Grant, access_token: Credential, now: float
-) -> Session | None:
-    """The session after the grant's refresh token was exchanged; None when it is not the current one any more.
-
-    `chain` is the grant with its new refresh token. Of the spent ones the last stays, and those within the grace.
-    """
+def rotated(session: Session, grant_id: str, spent: SpentRefreshToken, issued: Issued, *, now: float) -> Session | None:
+    """The session after the grant's refresh token was exchanged; None when it is not the current one any more. Of the
+    spent ones the last stays, and those within the grace."""
     grant = session.grant(grant_id)
     if grant is None or grant.refresh_token != spent.digest:
         return None
     recent = tuple(old for old in grant.spent if now - old.spent_at <= GRACE)
-    changed = replace(chain, spent=(*recent, spent), answered=False, last_used=now)
-    return _with_access_token(_replaced(session, changed), access_token, now=now)
+    return _answered_with(
+        session, replace(grant, refresh_token=issued.refresh_token, spent=(*recent, spent)), issued, now=now
+    )
 
 
-def with_access_token(session: Session, chain: Grant, access_token: Credential, *, now: float) -> Session | None:
-    """The session with one more access token for a client that presented a spent refresh token. `chain` is the grant
-    with that token; None when its refresh token has changed meanwhile."""
-    grant = session.grant(chain.id)
-    if grant is None or grant.refresh_token != chain.refresh_token:
+def with_access_token(session: Session, seen: Grant, issued: Issued, *, now: float) -> Session | None:
+    """The session with one more access token, for a client that presented a spent refresh token and is given the
+    current one; None when the grant's last answer is not the one of `seen` any more."""
+    grant = session.grant(seen.id)
+    if grant is None or (grant.refresh_token, grant.access_token) != (seen.refresh_token, seen.access_token):
         return None
-    changed = replace(grant, access_token=chain.access_token, answered=False, last_used=now)
-    return _with_access_token(_replaced(session, changed), access_token, now=now)
+    return _answered_with(session, grant, issued, now=now)
 
 
 def answered(session: Session, access_token: bytes, *, now: float) -> Session | None:
@@ -117,7 +116,7 @@ def without_grant(session: Session, grant_id: str, *, now: float) -> Session | N
 def without_expired(session: Session, *, now: float) -> Session:
     """The session without credentials that have expired, and without grants that no credential opens any more."""
     live = [old for old in session.credentials if old.expires_at > now]
-    waiting = {grant.id for grant in session.grants if grant.challenge is not None}
+    waiting = {grant.id for grant in session.grants if grant.pending}
     # A code that is spent opens nothing.
     held = {old.grant for old in live if old.kind is not CredentialKind.CODE or old.grant in waiting}
     return replace(
@@ -137,11 +136,11 @@ def _newest_access_token(session: Session, grant_id: str) -> bytes | None:
     return of_grant[-1].digest if of_grant else None
 
 
-def _with_access_token(session: Session, access_token: Credential, *, now: float) -> Session:
-    session = without_expired(replace(session, credentials=(*session.credentials, access_token)), now=now)
-    of_grant = [
-        old for old in session.credentials if old.grant == access_token.grant and old.kind is CredentialKind.BEARER
-    ]
+def _answered_with(session: Session, grant: Grant, issued: Issued, *, now: float) -> Session:
+    grant = replace(grant, access_token=issued.sealed, answered=False, last_used=now)
+    credentials = (*session.credentials, issued.access_token)
+    session = without_expired(_replaced(replace(session, credentials=credentials), grant), now=now)
+    of_grant = [old for old in session.credentials if old.grant == grant.id and old.kind is CredentialKind.BEARER]
     surplus = of_grant[:-ACCESS_TOKENS]
     return replace(session, credentials=tuple(old for old in session.credentials if old not in surplus))
 

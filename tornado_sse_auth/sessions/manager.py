@@ -248,6 +248,15 @@ class SessionManager:
         await self._store.touch(session_id, now, idle_expires_at)
         return replace(session, last_seen=now, idle_expires_at=idle_expires_at), secret
 
+    async def find_waiting(self, user_id: str) -> str | None:
+        """The id of the user's session that needs its user and has grants; of several the one used last."""
+        waiting = [
+            session
+            for session in await self._store.find_by_user(user_id)
+            if session.state is SessionState.REAUTHORIZATION and session.grants
+        ]
+        return max(waiting, key=lambda session: session.last_seen).id if waiting else None
+
     async def find_by_reauth(self, value: Secret) -> Session | None:
         """The session that an authorization URL with this `reauth` value is bound to."""
         return await self._store.find_by_reauth(value.digest())

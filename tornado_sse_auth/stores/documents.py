@@ -192,6 +192,8 @@ def _grant_document(grant: Grant) -> Document:
         "last_used": grant.last_used,
         "name": grant.name,
         "challenge": grant.challenge,
+        "pending": grant.pending,
+        "refreshes": grant.refreshes,
         "refresh_token": grant.refresh_token,
         "spent": [
             {"digest": spent.digest, "successor": spent.successor, "spent_at": spent.spent_at} for spent in grant.spent

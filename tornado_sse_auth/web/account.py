@@ -90,7 +90,7 @@ class SessionsHandler(_AccountHandler):
                         "client": session.client,
                         "current": session.id == current.id,
                         "open_streams": auth.registry.count(session.id),
-                        "grants": [_grant(grant) for grant in session.grants if grant.challenge is None],
+                        "grants": [_grant(grant) for grant in session.grants if not grant.pending],
                     }
                     for session in sessions
                 ]

@@ -35,6 +35,7 @@ class AuthContext(Protocol):
     sessions: SessionManager
     records: SingleUseRecords
     kept: KeptRecords
+    protected_resources: dict[str, tuple[str, ...]]
     events: EventLog
     provider: OAuthProvider | None
     refresher: TokenRefresher | None

@@ -9,6 +9,7 @@ from importlib import resources
 
 from tornado.web import RequestHandler
 
+from ..errors import NotFoundError
 from .handler import ErrorAnswers
 
 __all__ = ["ClientModuleHandler", "ProtectedResourceHandler"]
@@ -43,7 +44,8 @@ class ClientModuleHandler(ErrorAnswers, RequestHandler):
 
 
 class ProtectedResourceHandler(ErrorAnswers, RequestHandler):
-    """Which credentials this server takes (RFC 9728, section 3)."""
+    """Which credentials a protected resource takes, and where clients get them (RFC 9728, section 3). The document at
+    the root names the first resource: clients that know no other place look there."""
 
     sign_in_redirect = False
 
@@ -52,11 +54,27 @@ class ProtectedResourceHandler(ErrorAnswers, RequestHandler):
         self.identify_request()
         self.set_header("Access-Control-Allow-Origin", "*")
 
-    def get(self) -> None:
-        """The metadata as JSON."""
-        document: dict[str, object] = {"resource": self.sse_auth.options.public_url}
-        if self.sse_auth.authorization_servers:
-            document["authorization_servers"] = list(self.sse_auth.authorization_servers)
+    def options(self, path: str | None = None) -> None:
+        """The preflight of a page: clients send `MCP-Protocol-Version` along."""
+        self.set_header("Access-Control-Allow-Methods", "GET")
+        self.set_header("Access-Control-Allow-Headers", "Authorization, Content-Type, MCP-Protocol-Version")
+        self.set_header("Access-Control-Max-Age", "7200")
+        self.set_status(204)
+        self.finish()
+
+    def get(self, path: str | None = None) -> None:
+        """The metadata as JSON. 404 for a path that is no protected resource."""
+        auth = self.sse_auth
+        resources = auth.protected_resources
+        if path is None:
+            path = next(iter(resources), "")
+        elif path not in resources:
+            raise NotFoundError()
+        document: dict[str, object] = {"resource": f"{auth.options.public_url}{path}"}
+        if auth.authorization_servers:
+            document["authorization_servers"] = list(auth.authorization_servers)
+        if resources.get(path):
+            document["scopes_supported"] = list(resources[path])
         document["bearer_methods_supported"] = ["header"]
         self.set_header("Content-Type", "application/json; charset=utf-8")
         self.finish(json.dumps(document))

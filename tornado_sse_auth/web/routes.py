@@ -20,7 +20,7 @@ def routes(health: Health, *, sign_in: bool) -> list[Any]:
         (r"/livez", LiveHandler, {"health": health}),
         (r"/readyz", ReadyHandler, {"health": health}),
         (r"/health", HealthHandler, {"health": health}),
-        (r"/\.well-known/oauth-protected-resource", ProtectedResourceHandler),
+        (r"/\.well-known/oauth-protected-resource(/.*)?", ProtectedResourceHandler),
         (r"/auth/client\.js", ClientModuleHandler),
         (r"/auth/logout", LogoutHandler),
         (r"/auth/token", TokenHandler),

@@ -76,7 +76,7 @@ class _SignInHandler(ErrorAnswers, RequestHandler):
 
 
 class LoginHandler(_SignInHandler):
-    """Begins a sign-in: `?return_to=` (a local path), `?login_hint=`, `?scope=`, `?reauth=`."""
+    """Begins a sign-in: `?return_to=` (a local path), `?login_hint=`, `?scope=`, `?prompt=`, `?reauth=`."""
 
     sign_in_redirect = True
 
@@ -86,7 +86,7 @@ class LoginHandler(_SignInHandler):
         self.redirect_loopback_page()
         auth.guard.check_origin(self.request)
         auth.sign_ins.hit(self.request_info.remote)
-        arguments = single_arguments(self.request, "return_to", "login_hint", "scope", "reauth")
+        arguments = single_arguments(self.request, "return_to", "login_hint", "scope", "prompt", "reauth")
         reauth = arguments.get("reauth")
         session = await auth.sessions.find_by_reauth(Secret(reauth)) if reauth else None
         browser = Secret.random()
@@ -97,7 +97,9 @@ class LoginHandler(_SignInHandler):
             now=auth.clock.time(),
             reauth=session.id if session is not None else None,
         )
-        request = SignInRequest(attempt=attempt, login_hint=arguments.get("login_hint") or None)
+        request = SignInRequest(
+            attempt=attempt, login_hint=arguments.get("login_hint") or None, prompt=arguments.get("prompt") or None
+        )
         url = await self.provider.authorization_url(request, self.redirect_uri)
         await auth.records.put(RECORD_KIND, attempt.state.digest(), attempt.to_record(), attempt.expires_at)
         secure = auth.options.secure
@@ -153,7 +155,11 @@ class CallbackHandler(_SignInHandler):
         began = auth.clock.time()
         answer = await self.provider.exchange_code(code, redirect_uri=self.redirect_uri, verifier=attempt.verifier)
         user = await self._identify(answer, attempt, began)
-        _, credential = await auth.sessions.sign_in(user, revive=attempt.reauth, previous=self._previous())
+        revive = attempt.reauth
+        if revive is None and attempt.return_to.startswith("/oauth/authorize?"):
+            # What a client's user signs in for is that the client goes on; in their browser nothing may be left of it.
+            revive = await auth.sessions.find_waiting(user.user_id)
+        _, credential = await auth.sessions.sign_in(user, revive=revive, previous=self._previous())
         self.set_cookie(**auth.session_cookie(credential))
         self.clear_cookie(
             self.browser_cookie(callback.state), path="/", secure=auth.options.secure, httponly=True, samesite="Lax"

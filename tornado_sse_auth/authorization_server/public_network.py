@@ -1,0 +1,80 @@
+"""Connections to the public Internet only: what a stranger's URL makes us connect to is nothing of our own network."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from ipaddress import IPv6Address, IPv6Network, ip_address
+from typing import Any
+
+import httpcore
+
+__all__ = ["PublicNetwork", "is_public", "resolve"]
+
+# Addresses that carry an IPv4 address inside, which a gateway on the way would unpack.
+TRANSLATED = tuple(IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96"))
+
+
+async def resolve(host: str, port: int) -> Sequence[str]:
+    """The addresses of `host`, as the system knows them. Raises `OSError`."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+def is_public(address: str) -> bool:
+    """Whether the address is one of the public Internet: not loopback, private, link-local, shared, multicast or
+    reserved, nor one that leads there by translation."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:  # also one with a zone: only local addresses have those
+        return False
+    if isinstance(parsed, IPv6Address) and (parsed.ipv4_mapped or any(parsed in network for network in TRANSLATED)):
+        return False
+    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
+
+
+class PublicNetwork(httpcore.AsyncNetworkBackend):
+    """Resolves a name once, refuses it unless all its addresses are public, and connects to one of those: there is no
+    second resolution that might answer something else."""
+
+    def __init__(
+        self, resolver: Callable[[str, int], Awaitable[Sequence[str]]], backend: httpcore.AsyncNetworkBackend
+    ) -> None:
+        self._resolver = resolver
+        self._backend = backend
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """A connection to `host`, by address. Raises `httpcore.ConnectError`."""
+        try:
+            addresses = await self._resolver(host.strip("[]"), port)
+        except OSError as error:
+            raise httpcore.ConnectError(f"{host} does not resolve") from error
+        if not addresses or not all(map(is_public, addresses)):
+            raise httpcore.ConnectError(f"{host} is not a host of the public Internet")
+        for address in addresses[:-1]:
+            try:
+                return await self._backend.connect_tcp(address, port, timeout, local_address, socket_options)
+            except httpcore.NetworkError:
+                continue
+        return await self._backend.connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+
+    async def connect_unix_socket(
+        self,
+        path: str,
+        timeout: float | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Never."""
+        raise httpcore.ConnectError("a URL does not lead to a socket of this machine")
+
+    async def sleep(self, seconds: float) -> None:
+        """For httpcore's retries, of which there are none."""
+        await self._backend.sleep(seconds)

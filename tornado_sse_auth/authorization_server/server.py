@@ -1,0 +1,89 @@
+"""`AuthorizationServer`: our own OAuth 2.1 endpoints for MCP clients, in front of the provider."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ..errors import ConfigurationError
+from ..middleware import SSEAuthenticationMiddleware
+from ..web.guards import PeerLimiter
+from .authorize import AuthorizationEndpoint
+from .browser_handler import AuthorizationHandler
+from .clients import Client, ClientDirectory
+from .endpoint import EndpointHandler
+from .grants import GrantManager
+from .metadata import MetadataEndpoint
+from .metadata_documents import MetadataDocuments
+from .registration import RegistrationEndpoint
+from .resources import Resources
+from .revoke import RevocationEndpoint
+from .token import TokenEndpoint
+
+__all__ = ["AuthorizationServer"]
+
+REGISTRATIONS_A_MINUTE = 60
+
+
+class AuthorizationServer:
+    """Lets clients that know nothing of the provider ask its users for grants: registration, consent, tokens.
+
+    `resources` are the paths of the protected resources that grants are for; their handlers have them as `resource`.
+    `scopes` are the application's, a mapping of each to what it lets a client do, in words that complete "It will be
+    able to:". `clients` are those that need not register. `documents` fetches client metadata documents. Raises
+    `ConfigurationError`.
+
+    ::
+
+        server = AuthorizationServer(auth, resources=("/mcp",), scopes={"notes:read": "read your notes"})
+        application = Application([*auth.routes(), *server.routes(), ...], sse_auth=auth)
+    """
+
+    def __init__(
+        self,
+        auth: SSEAuthenticationMiddleware,
+        *,
+        resources: Iterable[str] = ("/mcp", "/sse"),
+        scopes: Mapping[str, str] | Iterable[str] = (),
+        clients: Iterable[Client] = (),
+        documents: MetadataDocuments | None = None,
+    ) -> None:
+        issuer = auth.options.public_url
+        known = Resources(issuer, resources, scopes)
+        named = tuple(clients)
+        if len({client.id for client in named}) < len(named):
+            raise ConfigurationError("two clients have the same id")
+        for path in known.paths:
+            auth.protect(path, scopes=known.scopes, authorization_server=issuer)
+        directory = ClientDirectory(auth.kept, auth.clock, documents or MetadataDocuments(auth.clock), named)
+        grants = GrantManager(
+            auth.store,
+            auth.sessions,
+            access_token_ttl=auth.options.access_token_ttl,
+            clock=auth.clock,
+            audit=auth.audit,
+        )
+        attempts = PeerLimiter(REGISTRATIONS_A_MINUTE, auth.clock)
+        self._authorize = AuthorizationEndpoint(
+            issuer=issuer,
+            clients=directory,
+            grants=grants,
+            resources=known,
+            kept=auth.kept,
+            provider=auth.provider,
+            clock=auth.clock,
+            audit=auth.audit,
+        )
+        self._endpoints = {
+            r"/\.well-known/oauth-authorization-server": MetadataEndpoint(issuer, known),
+            r"/oauth/register": RegistrationEndpoint(directory, attempts, auth.clock, auth.audit),
+            r"/oauth/token": TokenEndpoint(directory, grants, known, auth.bad_credentials),
+            r"/oauth/revoke": RevocationEndpoint(directory, grants, auth.bad_credentials),
+        }
+
+    def routes(self) -> list[Any]:
+        """Tornado rules for `/oauth/*` and `/.well-known/oauth-authorization-server`."""
+        return [
+            (r"/oauth/authorize", AuthorizationHandler, {"endpoint": self._authorize}),
+            *((path, EndpointHandler, {"endpoint": endpoint}) for path, endpoint in self._endpoints.items()),
+        ]
