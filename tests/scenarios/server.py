@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -129,6 +129,7 @@ async def serve(
     provider: OAuthProvider | None = None,
     *,
     handlers: Sequence[Any] = (),
+    rules: Callable[[SSEAuthenticationMiddleware], Sequence[Any]] = lambda auth: (),
     port: int = 0,
     **options: Any,
 ) -> AsyncIterator[Running]:
@@ -156,6 +157,7 @@ async def serve(
             (r"/broken", Broken),
             (r"/late", Late, {"scope": "late:read"}),
             *handlers,
+            *rules(auth),
             *auth.routes(),
         ],
         sse_auth=auth,

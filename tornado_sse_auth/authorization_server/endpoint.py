@@ -62,8 +62,7 @@ class EndpointHandler(ErrorAnswers, RequestHandler):
         """Host and method are checked; nobody is asked who they are."""
         self.identify_request()
         self.sse_auth.guard.check_host(self.request)
-        for name, value in CORS.items():
-            self.set_header(name, value)
+        self._open_to_pages()
         if self.request.method not in (*self.endpoint.methods, "OPTIONS"):
             raise MethodNotAllowedError()
 
@@ -94,12 +93,19 @@ class EndpointHandler(ErrorAnswers, RequestHandler):
 
     def write_answer(self, error: AuthError, answer: Answer) -> None:
         """Errors, too, are for pages of any origin. 401 speaks of the client's own authentication (RFC 6749, 5.2)."""
-        headers = {**answer.headers, **CORS}
+        self._open_to_pages()
+        headers = dict(answer.headers)
         if answer.status == 401:
             headers["WWW-Authenticate"] = 'Basic realm="oauth"'
         if isinstance(error, MethodNotAllowedError):
             headers["Allow"] = ", ".join((*self.endpoint.methods, "OPTIONS"))
         self._write(Answer(answer.status, answer.body, headers))
+
+    def _open_to_pages(self) -> None:
+        """Pages of any origin, and no credentials of the browser's along with them."""
+        self.clear_header("Access-Control-Allow-Credentials")
+        for name, value in CORS.items():
+            self.set_header(name, value)
 
     def _write(self, answer: Answer) -> None:
         self.set_status(answer.status)
