@@ -29,6 +29,7 @@ from tornado_sse_auth import (
     StatsDMetrics,
     default_identity_mapper,
 )
+from tornado_sse_auth.authorization_server import AuthorizationServer
 from tornado_sse_auth.mcp import EventLogBus, MCPEndpoint
 
 from .content import ContentFolder, ContentWatch
@@ -44,6 +45,8 @@ __all__ = ["Sample", "build_sample", "running_dashboard", "sample_application"]
 
 _log = logging.getLogger(__name__)
 DEMO_CLIENT = "sample"
+# What MCP clients may be allowed, in the words of the consent page.
+SCOPES = {"content:read": "search and read the content", "events:write": "publish events in your name"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,7 @@ def sample_application(
             (r"/me", MeHandler),
             *endpoint.routes(),
             *auth.routes(),
+            *AuthorizationServer(auth, resources=("/mcp", "/sse"), scopes=SCOPES).routes(),
         ],
         sse_auth=auth,
         default_handler_class=NotFoundHandler,
