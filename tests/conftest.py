@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.parts import browser as chromium
 from tests.parts import mongod as mongo
@@ -13,6 +14,12 @@ from tests.parts import provider as oidc
 from tests.parts.require import RealPartsReport, require
 from tests.parts.scripted_provider import ScriptedProvider
 from tests.parts.statsd import StatsDListener
+
+# `--hypothesis-profile=long` searches for hours what the suite, with the same examples each time, does in seconds.
+SLOW_MACHINE = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=SLOW_MACHINE)
+settings.register_profile("long", deadline=None, max_examples=20_000, suppress_health_check=SLOW_MACHINE)
+settings.load_profile("suite")
 
 REAL_PARTS = {
     "mongod": "mongod",

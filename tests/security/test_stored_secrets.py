@@ -1,0 +1,145 @@
+"""Sealed values over time: what replaces them, and what becomes of them when keys do."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from pymongo import AsyncMongoClient
+
+from tests.parts.mongod import ExternalMongo, ReplicaSet
+from tests.parts.scripted_provider import ScriptedProvider
+from tests.scenarios.server import Running, serve
+from tornado_sse_auth import (
+    CredentialKind,
+    Keyring,
+    MongoSessionStore,
+    OAuthProvider,
+    Secret,
+    Session,
+    SessionState,
+    TokenSet,
+)
+from tornado_sse_auth.sealing import UnsealError, context
+
+
+async def test_what_was_replaced_is_gone(mongod: ReplicaSet | ExternalMongo, database_name: str) -> None:
+    """SEC-55, SEC-56: after a refresh no field of the database holds the old token set, sealed or not; after a new
+    sign-in none holds the value of the old authorization URL; after a revocation nothing of the session is left."""
+    key = secrets.token_bytes(32)
+    async with AsyncMongoClient[dict[str, Any]](mongod.uri) as client:
+        database = client[database_name]
+        store = MongoSessionStore(database, Keyring([key]))
+        await store.start()
+        try:
+            session = await store_session(store, "old")
+            sealed = (await documents(database))[0]["token_set"]
+            saved = await store.save_refresh(
+                dataclasses.replace(session, token_set=token_set_of("new")), spent_version=session.token_version
+            )
+            assert saved is not None
+            (document,) = await documents(database)
+            assert document["token_set"] != sealed
+            assert opened(document, key) == {"token_set": "new"}
+            wanted = dataclasses.replace(saved, reauth=Secret("canary-reauth-value"), reauth_reason="refresh_rejected")
+            needs = await store.require_reauthorization(wanted, spent_version=saved.token_version)
+            assert needs is not None
+            assert set(opened((await documents(database))[0], key)) == {"token_set", "reauth"}
+            again = dataclasses.replace(
+                needs, state=SessionState.ACTIVE, reauth=None, reauth_reason=None, token_set=token_set_of("newest")
+            )
+            await store.update(dataclasses.replace(again, token_version=needs.token_version + 1))
+            (document,) = await documents(database)
+            assert opened(document, key) == {"token_set": "newest"}
+            assert not {"reauth", "reauth_digest"} & document.keys()
+            await store.delete(session.id)
+            assert await documents(database) == []
+        finally:
+            await store.close()
+
+
+async def test_keys_are_rotated_under_running_sessions(mongod: ReplicaSet | ExternalMongo, database_name: str) -> None:
+    """SEC-59: a new first key opens what the old one sealed and seals anew on the next write; once the old key is
+    dropped, only a session that was never written since needs its user again: 401 with where to sign in, and no 500."""
+    old, new = secrets.token_bytes(32), secrets.token_bytes(32)
+    bearers: dict[str, str] = {}
+    async with ScriptedProvider() as scripted, AsyncMongoClient[dict[str, Any]](mongod.uri) as client:
+
+        @asynccontextmanager
+        async def application(*keys: bytes) -> AsyncIterator[Running]:
+            provider = OAuthProvider(
+                issuer=scripted.issuer, client_id=scripted.client_id, client_secret=scripted.client_secret
+            )
+            async with serve(MongoSessionStore(client[database_name], Keyring(keys)), provider) as app:
+                yield app
+
+        async def upstream(app: Running, user: str, min_ttl: float = 0.0) -> httpx.Response:
+            headers = {"Authorization": f"Bearer {bearers[user]}"}
+            async with app.client(headers=headers) as caller:
+                return await caller.get("/upstream", params={"min_ttl": min_ttl})
+
+        async with application(old) as app:
+            for user in ("refreshed", "forgotten"):
+                tokens = scripted.issue(user)
+                now = app.auth.clock.time()
+                _, secret = await app.auth.sessions.create(
+                    user_id=user,
+                    kind=CredentialKind.BEARER,
+                    token_set=TokenSet(
+                        access_token=Secret(tokens["access_token"]),
+                        refresh_token=Secret(tokens["refresh_token"]),
+                        issued_at=now - 400,
+                        expires_at=now + 200,
+                    ),
+                )
+                bearers[user] = secret.reveal()
+        async with application(new, old) as app:
+            before = await upstream(app, "refreshed")
+            after = await upstream(app, "refreshed", min_ttl=10_000)  # less than half of its life is left: refreshes
+            assert (before.status_code, after.status_code) == (200, 200)
+            assert before.json() != after.json()
+            assert (await upstream(app, "forgotten")).status_code == 200
+        async with application(new) as app:
+            assert (await upstream(app, "refreshed")).json() == after.json()
+            refused = await upstream(app, "forgotten")
+            assert (refused.status_code, refused.json()["error"]) == (401, "authorization_required")
+            assert "/auth/login?reauth=" in refused.json()["authorization_url"]
+
+
+def token_set_of(name: str) -> TokenSet:
+    """A token set with that name in it."""
+    return TokenSet(access_token=Secret(f"canary-{name}"), refresh_token=Secret(name), issued_at=0, expires_at=4e9)
+
+
+async def store_session(store: MongoSessionStore, name: str) -> Session:
+    """A session with such a token set."""
+    session = Session(
+        id="5" * 32, user_id="u", created_at=1, last_seen=1, expires_at=4e9, idle_expires_at=4e9,
+        token_set=token_set_of(name), token_version=1,
+    )  # fmt: skip
+    await store.insert(session)
+    return session
+
+
+async def documents(database: Any) -> list[dict[str, Any]]:
+    """All sessions as stored."""
+    found: list[dict[str, Any]] = await database["sessions"].find().to_list(None)
+    return found
+
+
+def opened(document: dict[str, Any], key: bytes) -> dict[str, str]:
+    """The fields of a document that the key opens, by the refresh token, or else the text, that they hold."""
+    found = {}
+    for name, value in document.items():
+        if isinstance(value, bytes):
+            try:
+                content = Keyring([key]).open(value, context(name, document["_id"], document["user_id"])).decode()
+            except UnsealError:
+                continue
+            found[name] = json.loads(content)["refresh_token"] if content.startswith("{") else content
+    return found
