@@ -23,6 +23,7 @@ from .access import AccessRules
 from .bus import EventLogBus
 from .handler import MCPHandler
 from .handshake import Silent
+from .legacy_sse import MessagesHandler, SSEHandler, SSEPeer
 from .lifespan import Lifespan
 from .listening import Listening
 from .live_sessions import LiveSessions
@@ -71,14 +72,21 @@ class MCPEndpoint:
         if isinstance(server, MCPServer):
             self._refuse_unknown_tools(server)
         self.standing = StandingStreams(bus, self.rules, auth.options.subscription_levels)
-        self.sessions = LiveSessions(auth, self._runner)
-        add_session_methods(self.server, self.sessions)
+        self.sessions = LiveSessions(auth, self.make_runner)
+        self.sse_peers: dict[str, SSEPeer] = {}
+        add_session_methods(self.server)
         self._lifespan: Lifespan | None = None
         auth.on_close(self.close)
 
     def routes(self) -> list[Any]:
-        """Tornado rules for `/mcp`."""
-        return [(r"/mcp", StreamableHTTPHandler, {"endpoint": self})]
+        """Tornado rules for `/mcp`, and for `/sse` and `/messages`, the transport of 2024-11-05. The latter is for one
+        process: a message must reach the one that has the stream."""
+        arguments = {"endpoint": self}
+        return [
+            (r"/mcp", StreamableHTTPHandler, arguments),
+            (r"/sse", SSEHandler, arguments),
+            (r"/messages", MessagesHandler, arguments),
+        ]
 
     async def close(self) -> None:
         """Let go of sessions, leave the server's lifespan. The middleware calls it when it closes; twice is once."""
@@ -100,7 +108,8 @@ class MCPEndpoint:
         state = await self.lifespan()
         return ServerRunner(self.server, Connection.for_loop(NotifyOnlyOutbound(Silent({}, None))), state)
 
-    def _runner(self, connection: Connection) -> ServerRunner[Any]:
+    def make_runner(self, connection: Connection) -> ServerRunner[Any]:
+        """The kernel for a connection, once the lifespan was entered."""
         assert self._lifespan is not None  # noqa: S101 - handlers enter it before they ask for a session
         return ServerRunner(self.server, connection, self._lifespan.yielded)
 

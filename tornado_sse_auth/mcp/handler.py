@@ -24,7 +24,7 @@ from .refusals import refusal, refusal_status
 if TYPE_CHECKING:
     from .endpoint import MCPEndpoint
     from .exchange import Exchange
-    from .live_session import LiveSession
+    from .peer import Peer
 
 __all__ = ["MCPHandler"]
 
@@ -45,7 +45,7 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
     max_body = MAX_BODY
     methods = "POST, OPTIONS"
     exchange: Exchange | None = None
-    live: LiveSession | None = None
+    peer: Peer | None = None
 
     def initialize(self, endpoint: MCPEndpoint) -> None:
         """Tornado hands over what stands in the rule."""
@@ -109,6 +109,10 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
         accept = self.request.headers.get("Accept", "").lower()
         events, json_ = accept.find("text/event-stream"), accept.find("application/json")
         return 0 <= events < json_
+
+    def lowercase_headers(self) -> dict[str, str]:
+        """As the kernel wants them."""
+        return {name.lower(): value for name, value in self.request.headers.get_all()}
 
     # -- who asks --------------------------------------------------------------------------------------------------
 

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
-from dataclasses import replace
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
-
-from mcp.server.connection import Connection
-from mcp.server.runner import ServerRunner
 
 from ..errors import NotFoundError
 from .live_session import LiveSession
+from .peer import MakeRunner
 from .session_records import MCPSession, SessionRecords, session_key
 
 if TYPE_CHECKING:
@@ -28,14 +25,10 @@ class LiveSessions:
     """Finds sessions in the store and keeps those that are in use. One whose process died is taken up by the next that
     is asked for it: what the client said at the beginning is stored."""
 
-    def __init__(
-        self,
-        auth: SSEAuthenticationMiddleware,
-        runner: Callable[[Connection], ServerRunner[Any]],
-    ) -> None:
+    def __init__(self, auth: SSEAuthenticationMiddleware, make_runner: MakeRunner) -> None:
         self.records = SessionRecords(auth.kept, auth.clock, auth.options.idle_ttl)
         self._auth = auth
-        self._runner = runner
+        self._make_runner = make_runner
         self._live: OrderedDict[str, LiveSession] = OrderedDict()  # the one used last is last
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -66,25 +59,6 @@ class LiveSessions:
         self._let_go(now)
         return live
 
-    async def change(self, live: LiveSession, change: Callable[[MCPSession], MCPSession]) -> None:
-        """Change what is stored of a session, and tell every process that has it. Raises `NotFoundError`."""
-        changed = await self.records.change(live.session.key, change)
-        if changed is None:
-            raise NotFoundError("There is no such MCP session.")
-        live.session = changed
-        await live.announce("changed")
-
-    async def set_level(self, live: LiveSession, level: str) -> None:
-        """The session wants log messages of this level and above."""
-        await self.change(live, lambda session: replace(session, log_level=level))
-
-    async def watch(self, live: LiveSession, uri: str, *, on: bool) -> None:
-        """The session wants to be told when the resource changes, or no longer."""
-        uris = {uri}
-        await self.change(
-            live, lambda session: replace(session, uris=session.uris | uris if on else session.uris - uris)
-        )
-
     async def end(self, live: LiveSession) -> None:
         """The client has ended it: everywhere within a second."""
         await self.records.end(live.session.key)
@@ -99,7 +73,7 @@ class LiveSessions:
             await asyncio.wait(self._tasks, timeout=2.0)
 
     def _take_up(self, session: MCPSession, session_id: str) -> LiveSession:
-        live = LiveSession(session, session_id, self._runner, self._auth.events)
+        live = LiveSession(session, session_id, self._make_runner, self.records, self._auth.events)
         live.on_changed = self._reload
         self._live[session.key] = live
         return live

@@ -11,25 +11,24 @@ from mcp_types import EmptyResult, SetLevelRequestParams, SubscribeRequestParams
 from mcp_types.jsonrpc import METHOD_NOT_FOUND
 
 from .caller import current_handler
-from .live_session import LiveSession
-from .live_sessions import LiveSessions
+from .peer import Peer
 
 __all__ = ["add_session_methods"]
 
 
-def add_session_methods(server: Server[Any], sessions: LiveSessions) -> None:
+def add_session_methods(server: Server[Any]) -> None:
     """Add `logging/setLevel`, `resources/subscribe` and `resources/unsubscribe`, unless the server has its own."""
 
     async def set_level(ctx: ServerRequestContext[Any, Any], params: SetLevelRequestParams) -> EmptyResult:
-        await sessions.set_level(_session(), params.level)
+        await _peer().set_level(params.level)
         return EmptyResult()
 
     async def subscribe(ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams) -> EmptyResult:
-        await sessions.watch(_session(), str(params.uri), on=True)
+        await _peer().watch(str(params.uri), on=True)
         return EmptyResult()
 
     async def unsubscribe(ctx: ServerRequestContext[Any, Any], params: UnsubscribeRequestParams) -> EmptyResult:
-        await sessions.watch(_session(), str(params.uri), on=False)
+        await _peer().watch(str(params.uri), on=False)
         return EmptyResult()
 
     if server.get_request_handler("logging/setLevel") is None:
@@ -41,8 +40,8 @@ def add_session_methods(server: Server[Any], sessions: LiveSessions) -> None:
             server.add_request_handler("resources/unsubscribe", UnsubscribeRequestParams, unsubscribe)
 
 
-def _session() -> LiveSession:
-    live = current_handler().live
-    if live is None:
+def _peer() -> Peer:
+    peer = current_handler().peer
+    if peer is None:
         raise MCPError(METHOD_NOT_FOUND, "Method not found")
-    return live
+    return peer

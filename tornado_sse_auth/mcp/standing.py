@@ -14,9 +14,9 @@ from ..events import EventLog
 from ..streams.event import chunk
 from .access import AccessRules
 from .call import RESPONSE, event_id
-from .live_session import LiveSession
 from .message_stream import MessageStream
 from .messages import encode, event
+from .peer import Peer
 
 __all__ = ["StandingStreams", "read_on"]
 
@@ -68,33 +68,33 @@ class StandingStreams:
         self._bus = bus
         self._rules = rules
         self._levels = levels
-        self._streams: dict[MessageStream, LiveSession] = {}
+        self._streams: dict[MessageStream, Peer] = {}
         self._unsubscribe: Callable[[], None] | None = None
 
-    def add(self, stream: MessageStream, live: LiveSession, token: str) -> None:
+    def add(self, stream: MessageStream, peer: Peer) -> None:
         """The stream is open."""
-        self._streams[stream] = live
-        live.standing, live.standing_token = stream, token
+        self._streams[stream] = peer
+        peer.standing = stream
         if self._unsubscribe is None:
             self._unsubscribe = self._bus.subscribe(self._tell)
 
     def remove(self, stream: MessageStream) -> None:
         """It is no more."""
-        live = self._streams.pop(stream, None)
-        if live is not None and live.standing is stream:
-            live.standing = None
+        peer = self._streams.pop(stream, None)
+        if peer is not None and peer.standing is stream:
+            peer.standing = None
         if not self._streams and self._unsubscribe is not None:
             self._unsubscribe()
             self._unsubscribe = None
 
     def _tell(self, event: ServerEvent) -> None:
         encoded = encode(_wire(event))
-        for stream, live in tuple(self._streams.items()):
-            if not isinstance(event, ResourceUpdated) or self._wants(stream, live, event.uri):
+        for stream, peer in tuple(self._streams.items()):
+            if not isinstance(event, ResourceUpdated) or self._wants(stream, peer, event.uri):
                 stream.push(encoded)
 
-    def _wants(self, stream: MessageStream, live: LiveSession, uri: str) -> bool:
-        if uri not in live.session.uris:
+    def _wants(self, stream: MessageStream, peer: Peer, uri: str) -> bool:
+        if uri not in peer.uris:
             return False
         try:
             self._rules.resource(uri).check(stream.user, self._levels)

@@ -74,8 +74,8 @@ class StatefulHandler(MCPHandler):
             raise InvalidRequestError(f"The header {SESSION_HEADER} is missing: begin with initialize.")
         sessions = self.endpoint.sessions
         await self.endpoint.lifespan()
-        self.live = await sessions.find(session_id, self.owner)
-        return self.live
+        self.peer = live = await sessions.find(session_id, self.owner)
+        return live
 
     async def _shake_hands(self, request: JSONRPCRequest) -> None:
         self.enter()
@@ -93,7 +93,7 @@ class StatefulHandler(MCPHandler):
         self.endpoint.check_access(self, request.method, request.params)
         self.enter()
         self.call = call = Call(live, self, request, self.lowercase_headers())
-        call.start(self.sse_auth.options.heartbeat)
+        call.start()
         await call.over
         if call.refusal is not None and not self._finished and not self._headers_written:
             raise call.refusal
@@ -114,7 +114,8 @@ class StatefulHandler(MCPHandler):
             live.standing.end(CloseReason.COMPLETED)
         await live.announce("standing", token)
         async with self.make_stream(MessageStream) as stream:
-            endpoint.standing.add(stream, live, token)
+            live.standing_token = token
+            endpoint.standing.add(stream, live)
             try:
                 await read_on(stream, self.sse_auth.events, live.channel(STANDALONE), STANDALONE, after)
             finally:
@@ -124,10 +125,6 @@ class StatefulHandler(MCPHandler):
         await live.announce("resumed", name)
         async with self.make_stream(MessageStream) as stream:
             await read_on(stream, self.sse_auth.events, live.channel(name), name, after)
-
-    def lowercase_headers(self) -> dict[str, str]:
-        """As the kernel wants them."""
-        return {name.lower(): value for name, value in self.request.headers.get_all()}
 
 
 def _position(last_event_id: str | None) -> tuple[str, int | None]:
