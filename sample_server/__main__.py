@@ -12,10 +12,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
-from tornado_sse_auth import ConfigurationError, RequestIdFilter, StoreUnavailableError
+from tornado_sse_auth import BoundedHTTPServer, ConfigurationError, RequestIdFilter, StoreUnavailableError
 
 from .application import Sample, build_sample
 from .demo_session import demo_bearer
@@ -120,7 +119,7 @@ async def _serve(options: SampleOptions, port: _Port, child: Child | None) -> No
     if child is not None:
         loop.add_reader(child.lifeline, on_lifeline, child.lifeline)
     async with build_sample(options) as sample:
-        server = HTTPServer(sample.application, **sample.auth.http_server_options())
+        server = BoundedHTTPServer(sample.application, **sample.auth.http_server_options())
         server.add_sockets(port.listen())
         if child is None or child.number == 0:
             await sample.watch.start()

@@ -47,13 +47,14 @@ from .sealing import Keyring
 from .sessions import SessionManager
 from .stores import MemorySessionStore, MongoSessionStore, SessionStore
 from .streams import EventStream
-from .web import NotFoundHandler, SSEAuthMixin
+from .web import BoundedHTTPServer, NotFoundHandler, SSEAuthMixin
 
 __all__ = [
     "AccessDeniedError",
     "AuthError",
     "AuthenticationRequiredError",
     "BearerVerifier",
+    "BoundedHTTPServer",
     "Clock",
     "ConfigurationError",
     "CredentialKind",

@@ -124,6 +124,32 @@ async def test_no_answer_after_sending(behave: Behaviour) -> None:
         assert time.monotonic() - begun < 3
 
 
+async def test_a_loop_that_stood_still_reads_the_answer_first() -> None:
+    """REL-25: a blocking call, SIGSTOP or a suspended machine in the middle of a refresh: its answer came in time and
+    lies in the socket, and the token that it answers is spent."""
+    arrived = threading.Event()
+
+    def answer_later(listening: socket.socket) -> None:
+        connection, _ = listening.accept()
+        with connection:
+            connection.recv(65_536)
+            arrived.set()
+            time.sleep(0.3)  # by then the loop stands still
+            connection.sendall(OK)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = threading.Thread(target=answer_later, args=(listening,))
+        server.start()
+        async with a_client() as client:
+            call = asyncio.create_task(
+                client.request("POST", f"http://127.0.0.1:{listening.getsockname()[1]}", timeout=1.0, body="a=b")
+            )
+            await asyncio.to_thread(arrived.wait, 10)
+            time.sleep(2.0)  # noqa: ASYNC251 - that is the fault
+            assert (await call).body == b"{}"
+        server.join(10)
+
+
 async def test_no_answer_before_sending() -> None:
     """REL-16: nothing left this machine, so nothing can be spent."""
     with socket.socket() as unused:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -26,6 +27,7 @@ KEEPALIVE = 2.0
 # Part of the deadline that the TCP handshake may take, and the TLS handshake too. httpcore closes the socket when these
 # run out, but not when the call is cancelled during the TLS handshake, which is what the end of the deadline does.
 HANDSHAKE_PART = 0.45
+MOMENT = 0.25  # seconds
 
 
 class NoAnswer(Exception):  # noqa: N818 - a fact about the call
@@ -97,20 +99,22 @@ class HTTPClient:
         if self._closed:
             raise NoAnswer("the provider is closed", sent=False)
         try:
-            async with asyncio.timeout(timeout):
-                async with self._client.stream(
+            async with (
+                _deadline(timeout),
+                self._client.stream(
                     method,
                     url,
                     headers=dict(headers or {}),
                     content=body,
                     timeout=httpx.Timeout(None, connect=timeout * HANDSHAKE_PART),
                     extensions={"trace": watch},
-                ) as response:
-                    return Answer(
-                        status=response.status_code,
-                        body=await _read(response),
-                        retry_after=parse_retry_after(response.headers.get("Retry-After"), self._clock.time()),
-                    )
+                ) as response,
+            ):
+                return Answer(
+                    status=response.status_code,
+                    body=await _read(response),
+                    retry_after=parse_retry_after(response.headers.get("Retry-After"), self._clock.time()),
+                )
         except TimeoutError:
             raise NoAnswer(f"no complete answer within {timeout:g} s", sent=sent) from None
         except _Unreadable as error:
@@ -123,6 +127,25 @@ class HTTPClient:
         """Closes every connection. Twice is once."""
         self._closed = True
         await self._client.aclose()
+
+
+@asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    """`asyncio.timeout`, but where the loop itself stood still (a blocking call, SIGSTOP, a suspended machine), what
+    came meanwhile is read first: the answer to a refresh may lie in the socket, and its token is spent."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
+    async with asyncio.timeout(None) as limit:
+
+        def over() -> None:
+            now = loop.time()
+            limit.reschedule(now + MOMENT if now - due > MOMENT else now)
+
+        handle = loop.call_at(due, over)
+        try:
+            yield
+        finally:
+            handle.cancel()
 
 
 class _Unreadable(Exception):  # noqa: N818
