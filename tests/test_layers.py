@@ -27,7 +27,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "health",
         "web",
         "middleware",
-        "authorization_server mcp",
+        "authorization_server mcp operator",
     )
 )
 DATA_ONLY = LAYERS[0]  # may know one another: an error names an identity, an identity raises an error

@@ -67,11 +67,11 @@ class SessionManager:
         self._touch_interval = min(3600.0, options.idle_ttl / 20)
         self._background: set[asyncio.Task[None]] = set()
 
-    async def close(self) -> None:
-        """End what runs in the background, giving it 2 s. Twice is once."""
+    async def close(self, grace: float = 2.0) -> None:
+        """End what runs in the background, giving it `grace` seconds. Twice is once."""
         await self.watch.close()
         if self._background:
-            _, late = await asyncio.wait(self._background, timeout=2.0)
+            _, late = await asyncio.wait(self._background, timeout=grace)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
