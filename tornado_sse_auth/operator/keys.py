@@ -32,7 +32,7 @@ async def reseal(deployment: Deployment, given: Arguments, terminal: Terminal) -
         async for so_far in deployment.store.sealed.reseal():
             terminal.progress(f"{so_far.done} of {before.outdated} values sealed again")
         deployment.audit.write(
-            "key rotation",
+            "key-rotation",
             outcome="success",
             reason=f"{so_far.done} values sealed again with key {before.ring[0]} by an operator",
         )
