@@ -261,7 +261,7 @@ def test_what_is_wrong_is_said_in_one_line(tool: Tool) -> None:
     assert (bad_keys.status, bad_keys.output) == (2, "")
     assert tool("sessions", "explode").status == 2
     assert tool("--help").status == 0
-    gc.collect()  # PyMongo leaves the socket of an attempt that the client's end interrupts: told here, where it is ours
+    gc.collect()  # PyMongo leaves the socket of an attempt that its end interrupts: told here, where it is ours
 
 
 def test_a_person_is_asked_and_a_pipe_is_not() -> None:
