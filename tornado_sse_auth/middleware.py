@@ -20,10 +20,9 @@ from .errors import (
     ConfigurationError,
     InvalidTokenError,
     ReauthorizationRequiredError,
-    StoreUnavailableError,
 )
 from .events import EventLog, MemoryEventLog
-from .health import Check, Health, Status
+from .health import Check, Health, LoopLag, process_checks, provider_checks, store_checks
 from .identity import CredentialKind, Secret, Session, SessionState, UserContext
 from .metrics import Metrics, NullMetrics
 from .oauth import BearerVerifier, IdentityMapper, OAuthProvider, default_identity_mapper
@@ -165,6 +164,7 @@ class SSEAuthenticationMiddleware:
         self.bad_credentials = PeerLimiter(options.max_bad_credentials, self.clock)
         self.sign_ins = PeerLimiter(options.max_sign_ins, self.clock)
         self.cookie_name = cookie_name(options.secure, urlsplit(options.public_url).port)
+        self._loop_lag = LoopLag(self.clock)
         self.health = Health(self._checks(), metrics=self.metrics, clock=self.clock)
         self._gauges = MonotonicPeriodicCallback(self._send_gauges, GAUGE_INTERVAL * 1000)
         self._running: AsyncExitStack | None = None
@@ -203,6 +203,8 @@ class SSEAuthenticationMiddleware:
             self.sessions.watch.start(self.registry, self.registry, self.refresh_manager)
             self.refresh_manager.start()
             stack.push_async_callback(self.refresh_manager.close)
+            self._loop_lag.start()
+            stack.callback(self._loop_lag.close)
             stack.push_async_callback(self.health.close)
             await self.health.start()
             self._closing_at = None
@@ -221,7 +223,7 @@ class SSEAuthenticationMiddleware:
         if running is None:
             return
         self._closing_at = self.clock.monotonic()
-        self.health.draining = True
+        self.health.drain()
         async with running:
             lead = self.options.drain_timeout * NOTICE if server is not None and self.health.watched else 0.0
             await asyncio.sleep(lead)
@@ -321,56 +323,11 @@ class SSEAuthenticationMiddleware:
     # -- what is seen from outside ---------------------------------------------------------------------------------
 
     def _checks(self) -> list[Check]:
-        checks = [
-            Check(
-                "store",
-                self._check_store,
-                Status.FAIL,
-                "The session store does not answer: new sign-ins and uncached sessions get 503, open streams go on. "
-                "Look at the MongoDB replica set.",
-            ),
-            Check(
-                "change_feed",
-                self._check_change_feed,
-                Status.WARN,
-                "The store's change feed is silent: what ends or changes in another process reaches open streams only "
-                "after some seconds. Look at the MongoDB replica set and its oplog.",
-            ),
-        ]
-        if self.provider is not None:
-            checks.append(
-                Check(
-                    "provider",
-                    self.provider.check,
-                    Status.WARN,
-                    "The sign-in provider does not answer: sign-ins wait, sessions and streams go on. "
-                    "Look at the provider's status and the network to it.",
-                )
-            )
-        if self.refresher is not None:
-            checks.append(
-                Check(
-                    "client",
-                    self._check_client,
-                    Status.WARN,
-                    "The sign-in provider refuses this server as a client: tokens are not refreshed. "
-                    "Check the client id and secret.",
-                )
-            )
-        return checks
-
-    async def _check_store(self) -> None:
-        started = self.clock.monotonic()
-        await self.store.ping()
-        self.metrics.timing("store.check", self.clock.monotonic() - started)
-
-    async def _check_change_feed(self) -> None:
-        if not (self.store.feed_alive and self.events.feed_alive):
-            raise StoreUnavailableError(reason="the change feed has not answered lately")
-
-    async def _check_client(self) -> None:
-        if self.provider is not None and self.provider.alarm is not None:
-            raise ConfigurationError(self.provider.alarm)
+        seen, clock = self.observations, self.clock
+        checks = store_checks(self.store, self.events, self.sessions, seen, clock)
+        if self.provider is not None and self.refresher is not None:
+            checks += provider_checks(self.provider, self.refresher, seen, clock)
+        return checks + process_checks(self.registry, self.refresh_manager, seen, self._loop_lag)
 
     def _send_gauges(self) -> None:
         self.metrics.gauge("stream.open", len(self.registry))

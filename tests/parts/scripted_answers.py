@@ -19,7 +19,7 @@ from tornado.httputil import HTTPHeaders
 from tornado.iostream import StreamClosedError
 from tornado.web import RequestHandler
 
-Endpoint = Literal["discovery", "jwks", "token", "userinfo", "revoke"]
+Endpoint = Literal["discovery", "jwks", "token", "check", "userinfo", "revoke"]
 Delivery = Literal["whole", "cut", "cut_midway", "hang", "drip", "gzip", "endless"]
 
 

@@ -16,7 +16,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from types import TracebackType
 from typing import Any, Self
@@ -129,6 +129,10 @@ class ScriptedProvider:
         """Answer the next calls of an endpoint so, in order; after that, as an ordinary provider."""
         self._scripts.setdefault(endpoint, deque()).extend(answers)
 
+    def unscript(self, endpoint: Endpoint) -> None:
+        """Forget what was scripted: an ordinary provider from the next call on."""
+        self._scripts.pop(endpoint, None)
+
     def calls(self, endpoint: Endpoint, **form: str) -> list[Call]:
         """The calls so far of an endpoint whose form has these fields: `calls("token", grant_type="refresh_token")`."""
         return [call for call in self._calls if call.endpoint == endpoint and form.items() <= call.form.items()]
@@ -168,6 +172,8 @@ class ScriptedProvider:
 
     def arrived(self, call: Call) -> Answer:
         """Note a call; gives its answer."""
+        if call.form.get("grant_type", "").startswith("urn:"):
+            call = replace(call, endpoint="check")  # the health check, which asks for a grant that does not exist
         self._calls.append(call)
         for event in self._waiting:
             event.set()

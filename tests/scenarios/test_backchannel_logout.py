@@ -211,9 +211,10 @@ async def test_a_key_set_that_cannot_be_had_is_the_providers_fault_not_the_token
         {"iss": scripted_provider.issuer, "aud": "app", "iat": now, "exp": now + 120, "jti": "j", "sub": "a"}
         | {"events": {EVENT: {}}}
     )
+    scripted_provider.script("jwks", *[Answer(status=500, body="no")] * 100)
     async with process(scripted_provider, mongod.uri, database_name) as app, app.client() as client:
-        scripted_provider.script("jwks", Answer(status=500, body="no"))
         answer = await client.post(PATH, data={"logout_token": token})
         assert (answer.status_code, answer.json()["error"]) == (503, "provider_unavailable")
         assert int(answer.headers["Retry-After"]) >= 1
+        scripted_provider.unscript("jwks")
         assert (await client.post(PATH, data={"logout_token": token})).status_code == 200

@@ -88,7 +88,7 @@ async def test_state_is_single_use_and_bound_to_the_browser(world: World) -> Non
         stolen = await other.get(callback)
         assert stolen.status_code == 400
         assert "Set-Cookie" not in stolen.headers
-        assert world.scripted.calls("token") == []
+        assert world.scripted.calls("token", grant_type="authorization_code") == []
         assert (await browser.get(callback)).status_code == 400  # the attempt was taken by the thief's try
         callback = await world.begin(browser)
         assert (await browser.get(callback)).status_code == 302
@@ -97,7 +97,7 @@ async def test_state_is_single_use_and_bound_to_the_browser(world: World) -> Non
             "/auth/callback", params={"state": "x" * 43, "code": "c", "iss": world.scripted.issuer}
         )
         assert unknown.status_code == 400
-        assert len(world.scripted.calls("token")) == 1
+        assert len(world.scripted.calls("token", grant_type="authorization_code")) == 1
 
 
 async def test_parallel_tabs(world: World) -> None:
@@ -152,7 +152,7 @@ async def test_repeated_parameters(world: World, name: str) -> None:
         value = parse_qs(urlsplit(callback).query)[name][0]
         answer = await browser.get(f"{callback}&{name}={value}")
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
-        assert world.scripted.calls("token") == []
+        assert world.scripted.calls("token", grant_type="authorization_code") == []
         answer = await browser.get("/auth/login?return_to=/a&return_to=/b")
         assert answer.status_code == 400
 
@@ -168,7 +168,7 @@ async def test_wrong_or_missing_iss(world: World) -> None:
             if replacement:
                 query["iss"] = replacement
             assert (await browser.get("/auth/callback", params=query)).status_code == 400
-        assert world.scripted.calls("token") == []
+        assert world.scripted.calls("token", grant_type="authorization_code") == []
 
 
 async def test_the_user_says_no(world: World) -> None:

@@ -85,6 +85,11 @@ class EventLog(ABC):
     def feed_alive(self) -> bool:
         """Whether events of other processes are arriving; while False, subscribers may be behind."""
 
+    @property
+    def feed_delay(self) -> float | None:
+        """Seconds that the newest event took to arrive here; None where none came yet or there is nothing to tell."""
+        return None
+
     @abstractmethod
     async def publish(self, channel: str, data: Any, *, event: str = "message") -> int:
         """Append an event and return its number, once it is durable. Raises what `event_text` raises.

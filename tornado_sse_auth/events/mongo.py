@@ -43,7 +43,7 @@ FEED = (
             ]
         }
     },
-    {"$project": {"operationType": 1, "fullDocument": 1}},
+    {"$project": {"operationType": 1, "fullDocument": 1, "wallTime": 1}},
 )
 
 
@@ -93,6 +93,10 @@ class MongoEventLog(EventLog):
     def feed_alive(self) -> bool:
         """Whether the change stream is open and answered within the last five seconds."""
         return self._feed.alive
+
+    @property
+    def feed_delay(self) -> float | None:
+        return self._feed.delay
 
     async def publish(self, channel: str, data: Any, *, event: str = "message") -> int:
         entry = Entry(event, event_text(data, event))

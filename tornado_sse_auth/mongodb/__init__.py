@@ -3,15 +3,18 @@
 from .calls import Database, bounded, collection, find_one, require_replica_set, settled, starting
 from .feed import ChangeFeed
 from .look_ups import LookUps
+from .replica_set import ReplicaSetView, view_replica_set
 
 __all__ = [
     "ChangeFeed",
     "Database",
     "LookUps",
+    "ReplicaSetView",
     "bounded",
     "collection",
     "find_one",
     "require_replica_set",
     "settled",
     "starting",
+    "view_replica_set",
 ]

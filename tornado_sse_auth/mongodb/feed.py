@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from pymongo.errors import OperationFailure, PyMongoError
@@ -23,6 +25,7 @@ RETRY_AFTER = (0.1, 0.3, 1.0, 2.0)  # seconds before an attempt to open again; t
 # The server answers an idle stream each second. One that is frozen, or behind a network that swallows everything, says
 # nothing, and the driver would wait for half a minute.
 SILENCE = 5.0
+DELAY_KEPT = 60.0
 CLOSE_TIMEOUT = 1.0
 RESUMABLE = "ResumableChangeStreamError"
 
@@ -53,6 +56,8 @@ class ChangeFeed:
         self._clock = clock
         self._token: Change | None = None
         self._heard: float | None = None
+        self._delay = 0.0
+        self._delay_seen = -math.inf
         self._failures = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -60,6 +65,12 @@ class ChangeFeed:
     def alive(self) -> bool:
         """Whether the server has answered lately."""
         return self._heard is not None and self._clock.monotonic() - self._heard < SILENCE
+
+    @property
+    def delay(self) -> float | None:
+        """Seconds from the server's write of the newest change to its arrival here, by the two machines' clocks; None
+        where none came in the last minute."""
+        return self._delay if self._clock.monotonic() - self._delay_seen < DELAY_KEPT else None
 
     async def start(self) -> None:
         """Return when every later change will be told. Raises `StoreUnavailableError`, `ConfigurationError`."""
@@ -95,7 +106,7 @@ class ChangeFeed:
         async with stream:
             change = await stream.try_next()
             if change is not None:
-                self._on_change(change)
+                self._tell(change)
             token: Change = stream.resume_token
             return token
 
@@ -158,9 +169,16 @@ class ChangeFeed:
                 self._heard = self._clock.monotonic()
                 self._failures = 0
                 if change is not None and change["operationType"] != "invalidate":
-                    self._on_change(change)
+                    self._tell(change)
                 self._token = stream.resume_token
             self._token = None
         finally:
             with suppress(StoreUnavailableError), bounded():
                 await stream.close()
+
+    def _tell(self, change: Change) -> None:
+        written: datetime | None = change.get("wallTime")  # MongoDB 6.0 and later; in UTC, without saying so
+        if written is not None:
+            self._delay = max(0.0, self._clock.time() - written.replace(tzinfo=UTC).timestamp())
+            self._delay_seen = self._clock.monotonic()
+        self._on_change(change)

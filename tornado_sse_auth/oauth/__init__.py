@@ -1,6 +1,7 @@
 """The provider: discovery, sign-in, tokens, ID tokens."""
 
 from .bearer_verifier import BearerVerifier, VerifiedBearer
+from .http import Certificate
 from .identity_mapper import Identity, IdentityMapper, default_identity_mapper
 from .jwt_bearer import JWTBearerVerifier
 from .logout_token import LogoutToken
@@ -13,6 +14,7 @@ __all__ = [
     "SIGN_IN_TTL",
     "BearerVerifier",
     "Callback",
+    "Certificate",
     "ClientRejected",
     "Identity",
     "IdentityMapper",

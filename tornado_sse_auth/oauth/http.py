@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,16 @@ import httpx
 
 from ..clock import Clock
 
-__all__ = ["MAX_BODY", "MAX_RETRY_AFTER", "Answer", "HTTPClient", "NoAnswer", "parse_json", "parse_retry_after"]
+__all__ = [
+    "MAX_BODY",
+    "MAX_RETRY_AFTER",
+    "Answer",
+    "Certificate",
+    "HTTPClient",
+    "NoAnswer",
+    "parse_json",
+    "parse_retry_after",
+]
 
 MAX_BODY = 256 * 1024
 MAX_RETRY_AFTER = 300.0
@@ -61,12 +71,22 @@ class Answer:
         return value if isinstance(value, dict) else None
 
 
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """From when to when a server's certificate holds, epoch seconds."""
+
+    begins_at: float
+    ends_at: float
+
+
 class HTTPClient:
     """A pooled HTTP/1.1 client. `aclose()` it; after that every call raises `NoAnswer`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._closed = False
+        self.certificate: Certificate | None = None
+        """The one that was shown last; None over plain http."""
         self._client = httpx.AsyncClient(
             # certifi's roots, or those that SSL_CERT_FILE and SSL_CERT_DIR name for private providers
             verify=httpx.create_ssl_context(),
@@ -110,6 +130,7 @@ class HTTPClient:
                     extensions={"trace": watch},
                 ) as response,
             ):
+                self.certificate = _certificate(response) or self.certificate
                 return Answer(
                     status=response.status_code,
                     body=await _read(response),
@@ -150,6 +171,15 @@ async def _deadline(seconds: float) -> AsyncIterator[None]:
 
 class _Unreadable(Exception):  # noqa: N818
     """The answer began and is refused."""
+
+
+def _certificate(response: httpx.Response) -> Certificate | None:
+    stream = response.extensions.get("network_stream")
+    tls: ssl.SSLObject | None = stream.get_extra_info("ssl_object") if stream is not None else None
+    shown = tls.getpeercert() if tls is not None else None
+    if not shown:
+        return None
+    return Certificate(*(ssl.cert_time_to_seconds(str(shown[field])) for field in ("notBefore", "notAfter")))
 
 
 async def _read(response: httpx.Response) -> bytes:

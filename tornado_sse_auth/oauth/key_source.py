@@ -41,6 +41,10 @@ class KeySource:
             raise IdentityRejected(reason="the token is signed with a key that the provider does not publish")
         return key
 
+    async def reload(self) -> None:
+        """Fetch the key set now. Raises `ProviderUnavailableError`."""
+        await self._keys.reload()
+
     async def close(self) -> None:
         """Cancels a fetch that is under way."""
         await self._keys.close()

@@ -15,7 +15,7 @@ from ..errors import ConfigurationError, InvalidRequestError, ProviderUnavailabl
 from ..identity import Secret
 from .client_authentication import ClientCredentials
 from .discovery import discover, fetch_document
-from .http import Answer, HTTPClient, NoAnswer
+from .http import Answer, Certificate, HTTPClient, NoAnswer
 from .id_token import SignedToken, check_id_token_claims
 from .key_source import KeySource
 from .logout_token import LOGOUT_JWT, LogoutToken
@@ -23,12 +23,13 @@ from .metadata import ProviderMetadata, check_issuer
 from .outcome import ClientRejected, IdentityRejected, RefreshRejected, Spent, TokenCallFailure, TransientFailure
 from .remote_document import RemoteDocument
 from .sign_in import Callback, SignInRequest, read_scope
-from .token_response import TokenResponse, read_token_answer
+from .token_response import CLIENT_REFUSED, TokenResponse, read_refusal, read_token_answer
 
 __all__ = ["OAuthProvider", "Timings"]
 
 logger = logging.getLogger(__name__)
 METADATA_AGE = 3600.0
+NO_GRANT_TYPE = "urn:tornado-sse-auth:no-grant"
 
 
 class Timings(Protocol):
@@ -44,8 +45,7 @@ class OAuthProvider:
 
     `scopes`: space-separated, what is asked for where nothing else is said. `timeout`: seconds for any one call,
     `refresh_timeout`: seconds for a whole refresh. Raises `ConfigurationError` for values that cannot work.
-    `metrics` may be set until `start()`. `alarm` is None, or what an operator has to put right: the provider does not
-    accept this client, or is not the one that was configured.
+    `metrics` may be set until `start()`.
     """
 
     def __init__(
@@ -74,7 +74,10 @@ class OAuthProvider:
         self.issuer = issuer
         self.client_id = client_id
         self.metrics = metrics
-        self.alarm: str | None = None
+        self.client_alarm: str | None = None
+        """What the provider says against this client; None while it accepts it."""
+        self._metadata_alarm: str | None = None
+        self._refused_without_grant = False
         self._credentials = ClientCredentials(client_id, secret or None)
         self._timeout = timeout
         self._refresh_timeout = refresh_timeout
@@ -99,6 +102,12 @@ class OAuthProvider:
         await self._metadata.close()
         await self._keys.close()
         await self._http.aclose()
+
+    @property
+    def alarm(self) -> str | None:
+        """None, or what an operator has to put right: the provider does not accept this client, or is not the one that
+        was configured."""
+        return self.client_alarm or self._metadata_alarm
 
     @property
     def timeout(self) -> float:
@@ -255,7 +264,8 @@ class OAuthProvider:
             logger.warning("a token could not be revoked at the provider: it answered %d", answer.status)
 
     async def check(self) -> None:
-        """Asks for the metadata now, once for all who check at the same time. Raises `ProviderUnavailableError`."""
+        """Asks for the metadata now, once for all who check at the same time. Raises `ProviderUnavailableError`, whose
+        cause is a `ConfigurationError` where the provider is not the one that was configured."""
         begun = self._clock.monotonic()
         try:
             await self._metadata.reload()
@@ -263,6 +273,36 @@ class OAuthProvider:
             raise ProviderUnavailableError(reason=str(error)) from error
         finally:
             self._timing("provider.check", begun)
+
+    async def check_keys(self) -> None:
+        """Asks for the key set now. Raises `ProviderUnavailableError`."""
+        await self._keys.reload()
+
+    async def check_token_endpoint(self) -> None:
+        """Asks the token endpoint for a grant of a type that does not exist (RFC 6749, section 4.5): nothing is spent,
+        no attempt of anybody's fails, and any error in the words of RFC 6749, section 5.2, shows that it works.
+
+        Sets `alarm` where the provider does not accept this client. Raises `ProviderUnavailableError`.
+        """
+        metadata = await self._current_metadata()
+        try:
+            answer = await self._post(
+                metadata.token_endpoint, {"grant_type": NO_GRANT_TYPE}, metadata, timeout=self._timeout
+            )
+        except NoAnswer as error:
+            raise ProviderUnavailableError(reason=f"token endpoint: {error.reason}") from error
+        code = read_refusal(answer)
+        if code in CLIENT_REFUSED:
+            self.client_alarm = f"the token endpoint answered {code}"
+            self._refused_without_grant = True
+        elif self._refused_without_grant:  # the very request that was refused for its client no longer is
+            self.client_alarm = None
+            self._refused_without_grant = False
+
+    @property
+    def certificate(self) -> Certificate | None:
+        """The certificate that the provider last showed; None over plain http."""
+        return self._http.certificate
 
     async def _verified(self, token: Secret, *, explicit_type: str | None = None) -> tuple[SignedToken, dict[str, Any]]:
         metadata = await self._current_metadata()
@@ -289,9 +329,10 @@ class OAuthProvider:
         try:
             response = read_token_answer(answer, presented=presented)
         except ClientRejected as error:
-            self.alarm = error.reason
+            self.client_alarm = error.reason
             raise
-        self.alarm = None
+        self.client_alarm = None
+        self._refused_without_grant = False
         return response
 
     async def _post(
@@ -305,13 +346,17 @@ class OAuthProvider:
             return await self._metadata.get()
         except ConfigurationError as error:
             # It could not be reached at the start, and now shows itself to be the wrong one.
-            self.alarm = str(error)
             logger.error("the provider cannot be used: %s", error)  # noqa: TRY400 - the text says all
             raise ProviderUnavailableError(reason=str(error)) from error
 
     async def _load_metadata(self) -> ProviderMetadata:
-        metadata = await discover(self._http, self.issuer, openid=self.openid, timeout=self._timeout)
-        self._credentials.method(metadata.authentication_methods)
+        try:
+            metadata = await discover(self._http, self.issuer, openid=self.openid, timeout=self._timeout)
+            self._credentials.method(metadata.authentication_methods)
+        except ConfigurationError as error:
+            self._metadata_alarm = str(error)
+            raise
+        self._metadata_alarm = None
         return metadata
 
     async def _load_key_set(self) -> Mapping[str, Any]:

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..errors import ProviderUnavailableError
 from ..identity import Secret
 from .http import Answer
 from .outcome import ClientRejected, RefreshRejected, Spent, TransientFailure
 
-__all__ = ["MAX_LIFETIME", "TokenResponse", "read_token_answer"]
+__all__ = ["CLIENT_REFUSED", "MAX_LIFETIME", "TokenResponse", "read_refusal", "read_token_answer"]
 
 MAX_LIFETIME = 366 * 86_400.0
+# What says that it is this client which is not accepted, whatever it asks for.
+CLIENT_REFUSED = frozenset(("invalid_client", "unauthorized_client", "incorrect_client_credentials"))
 CLIENT_ERRORS = frozenset(
     (
         "invalid_client",
@@ -74,6 +77,19 @@ def read_token_answer(answer: Answer, *, presented: Secret | None = None) -> Tok
         expires_in=_lifetime(document.get("expires_in")),
         scopes=_scopes(document.get("scope"), answer),
         id_token=Secret(id_token) if isinstance(id_token, str) and id_token else None,
+    )
+
+
+def read_refusal(answer: Answer) -> str:
+    """The error code of the answer to a request that cannot succeed. Raises `ProviderUnavailableError` where it is no
+    refusal in the words of RFC 6749, section 5.2: then something else than a working token endpoint has answered."""
+    document = answer.json_object()
+    code = document.get("error") if document is not None else None
+    if isinstance(code, str) and answer.status < 500 and answer.status != 429:
+        return code
+    raise ProviderUnavailableError(
+        reason=f"token endpoint: answer {answer.status}{' without an OAuth error' if code is None else ''}",
+        retry_after=answer.retry_after or 1.0,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -36,6 +36,15 @@ class _Known:
     due_wall: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Failing:
+    """A session whose refresh has failed and not succeeded since: the class of the newest failure, and since when
+    (monotonic)."""
+
+    kind: str
+    since: float
+
+
 class RefreshManager:
     """A tick, each `refresh_interval` seconds, takes what falls due before the next one, starts as many refreshes as
     `refresh_concurrency` allows and awaits none. It costs in proportion to what is due.
@@ -57,6 +66,7 @@ class RefreshManager:
         self._ready: deque[tuple[str, Callable[[str], Awaitable[None]]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._refreshing: set[str] = set()
+        self._failing: dict[str, _Failing] = {}
         self._periodic: MonotonicPeriodicCallback | None = None
         self._offset = clock.time() - clock.monotonic()
         self._closed = False
@@ -83,6 +93,18 @@ class RefreshManager:
             if minute < minutes:
                 counts[minute] += 1
         return counts
+
+    @property
+    def failing(self) -> dict[str, int]:
+        """Sessions whose last refresh failed, by the class of failure: `transient`, `client` (the provider does not
+        accept this server), `store`, `internal`."""
+        return dict(Counter(failing.kind for failing in self._failing.values()))
+
+    @property
+    def longest_failing(self) -> float:
+        """Seconds for which the refresh of one of them has been failing, at most; 0 when none is."""
+        since = min((failing.since for failing in self._failing.values()), default=None)
+        return 0.0 if since is None else self._clock.monotonic() - since
 
     def start(self) -> None:
         """Begin to tick."""
@@ -113,6 +135,7 @@ class RefreshManager:
     def streams_closed(self, session_id: str) -> None:
         """The session's last stream in this process is gone: nothing is done for it any more."""
         self._known.pop(session_id, None)
+        self._failing.pop(session_id, None)
         self._refreshes.discard(session_id)
         self._touches.discard(session_id)
 
@@ -129,6 +152,8 @@ class RefreshManager:
         if self._refresher is None:
             return
         known = self._known[session.id]
+        if known.token_version != session.token_version:
+            self._failing.pop(session.id, None)
         known.token_version = session.token_version
         known.due_wall = refresh_due_at(session, fraction=self._options.refresh_fraction, random=random.random())  # noqa: S311
         if known.due_wall is None:
@@ -190,24 +215,39 @@ class RefreshManager:
     async def _refresh(self, session_id: str) -> None:
         assert self._refresher is not None  # noqa: S101 - nothing is planned without one
         again: float | None = AFTER_ERROR
+        failure: str | None = "internal"
         known = self._known.get(session_id)
         attempted = known.token_version if known is not None else None
         try:
             if attempted is not None:
                 session = await self._refresher.attempt(session_id, attempted)
                 self.session_changed(session)
+            failure = None
         except LeaseBusy:
+            failure = self._failing[session_id].kind if session_id in self._failing else None
             again = random.uniform(0.2, 1.0)  # noqa: S311
         except RefreshPostponed as postponed:
+            failure = postponed.failure
             again = max(0.0, postponed.until - self._clock.time()) + random.uniform(0.0, 1.0)  # noqa: S311
         except StoreUnavailableError as error:
             _log.warning("refresh of session %s waits for the store: %s", session_id, error)
+            failure = "store"
             again = random.uniform(1.0, 2.0)  # noqa: S311
         except (InvalidTokenError, ReauthorizationRequiredError):
+            failure = None
             again = None  # whoever found that out has told the listeners, or the change feed will
         finally:
             self._refreshing.discard(session_id)
+            self._note(session_id, failure)
             self._plan_again(session_id, attempted, again)
+
+    def _note(self, session_id: str, failure: str | None) -> None:
+        before = self._failing.pop(session_id, None)
+        if failure is None or session_id not in self._known:
+            return
+        # The row says only that an attempt failed; who was told more remembers it.
+        kind = "client" if before is not None and before.kind == "client" and failure == "transient" else failure
+        self._failing[session_id] = _Failing(kind, self._clock.monotonic() if before is None else before.since)
 
     def _plan_again(self, session_id: str, attempted: int | None, again: float | None) -> None:
         known = self._known.get(session_id)

@@ -8,7 +8,7 @@ import random
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from ..audit import AuditLog
 from ..clock import Clock
@@ -61,11 +61,13 @@ class LeaseBusy(Exception):  # noqa: N818 - not an error: somebody else is at it
 
 
 class RefreshPostponed(Exception):  # noqa: N818 - not an error: a date
-    """No attempt before `until` (epoch seconds)."""
+    """No attempt before `until` (epoch seconds). `failure` is the class of what went wrong: `transient`, `client` (the
+    provider does not accept this server), or None where nothing did."""
 
-    def __init__(self, until: float, reason: str) -> None:
+    def __init__(self, until: float, reason: str, *, failure: Literal["transient", "client"] | None = None) -> None:
         super().__init__(reason)
         self.until = until
+        self.failure = failure
 
 
 @dataclass(slots=True)
@@ -204,14 +206,17 @@ class RefreshExchange:
         if self.condition.client_rejected_since is None:
             self.condition.client_rejected_since = now
         _log.error("the provider refuses this server as a client: %s. Check client id and secret", reason)
-        return await self._postpone(lease, Spent.UNSPENT, now + MISCONFIGURED_PAUSE, f"client refused: {reason}")
+        until = now + MISCONFIGURED_PAUSE
+        return await self._postpone(lease, Spent.UNSPENT, until, f"client refused: {reason}", "client")
 
     async def _failed(self, lease: Lease, failure: TransientFailure) -> Exception:
         backoff = min(LONGEST_BACKOFF, 2.0 ** min(lease.session.refresh.failures, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
         until = self._clock.time() + max(backoff, failure.retry_after or 0.0)
-        return await self._postpone(lease, failure.spent, until, failure.reason)
+        return await self._postpone(lease, failure.spent, until, failure.reason, "transient")
 
-    async def _postpone(self, lease: Lease, spent: Spent, until: float, reason: str) -> Exception:
+    async def _postpone(
+        self, lease: Lease, spent: Spent, until: float, reason: str, failure: Literal["transient", "client"]
+    ) -> Exception:
         session = lease.session
         before = session.refresh
         presented = before.presented if spent is Spent.UNKNOWN else before.presented - 1
@@ -229,7 +234,7 @@ class RefreshExchange:
             failures=before.failures + 1,
         )
         await self._until_written(lambda: self._store.release_lease(session.id, lease.fence, state))
-        return RefreshPostponed(until, reason)
+        return RefreshPostponed(until, reason, failure=failure)
 
     # -- after a success -------------------------------------------------------------------------------------------
 

@@ -90,6 +90,11 @@ class TokenRefresher:
         self._closed = False
         self.condition = self._exchange.condition
 
+    @property
+    def provider_pause(self) -> float:
+        """Seconds for which the provider is left alone: at its own wish, or after failures in a row."""
+        return self._exchange.pause()
+
     async def close(self, grace: float) -> None:
         """Let the calls under way end and be written, for `grace` seconds at most; begin none. Twice is once."""
         self._closed = True
@@ -242,10 +247,10 @@ class TokenRefresher:
                 raise RefreshPostponed(token_set.expires_at, "there is no refresh token")
             raise await self._exchange.give_up(session, "token_expired")
         if session.refresh.not_before > now:
-            raise RefreshPostponed(session.refresh.not_before, "waiting after a failure")
+            raise RefreshPostponed(session.refresh.not_before, "waiting after a failure", failure="transient")
         pause = self._exchange.pause()
         if pause > 0:
-            raise RefreshPostponed(now + pause, "the provider is paused")
+            raise RefreshPostponed(now + pause, "the provider is paused", failure="transient")
         return await self._lease(session, token_set.refresh_token.digest())
 
     async def _lease(self, session: Session, intent: bytes) -> Lease | Session:

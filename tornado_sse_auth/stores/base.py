@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..identity import RefreshState, Session
+from ..mongodb import ReplicaSetView
 
 __all__ = [
     "ChangeKind",
@@ -162,9 +163,18 @@ class SessionStore(ABC):
     def feed_alive(self) -> bool:
         """Whether changes made by other processes are arriving; while False, trust nothing cached for long."""
 
+    @property
+    def feed_delay(self) -> float | None:
+        """Seconds that the newest change took to arrive here; None where none came yet or there is nothing to tell."""
+        return None
+
     @abstractmethod
     async def ping(self) -> None:
-        """Return when the store has acknowledged a majority round trip."""
+        """Return when a majority of the store's servers has acknowledged a write."""
+
+    async def view_replica_set(self) -> ReplicaSetView | None:
+        """What the store runs on, for health; None where it is no replica set."""
+        return None
 
     @abstractmethod
     async def sealing_keys(self) -> SealingKeys:

@@ -9,7 +9,6 @@ from typing import Any
 
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError
-from pymongo.read_concern import ReadConcern
 
 from ..clock import Clock, SystemClock
 from ..identity import RefreshState, Session, SessionState
@@ -18,12 +17,14 @@ from ..mongodb import (
     ChangeFeed,
     Database,
     LookUps,
+    ReplicaSetView,
     bounded,
     collection,
     find_one,
     require_replica_set,
     settled,
     starting,
+    view_replica_set,
 )
 from ..sealing import Keyring
 from .base import (
@@ -43,6 +44,7 @@ from .documents import (
     UnreadableDocumentError,
     assignments,
     credential_digests,
+    date,
     ends_at_expression,
     expired,
     refresh_document,
@@ -62,6 +64,7 @@ Document = dict[str, Any]
 # The server's time in epoch seconds, inside an expression.
 NOW: Document = {"$divide": [{"$toLong": "$$NOW"}, 1000]}
 NO_LEASE_RUNS: Document = {"$lte": ["$refresh.until", NOW]}
+PING_KEPT = 86_400.0
 NEW_ROW = ReturnDocument.AFTER
 CLEARED: Document = {**refresh_document(RefreshState()), "fence": "$refresh.fence"}
 # What `update` writes: not what it leaves alone, nor what the server computes.
@@ -78,7 +81,7 @@ FEED = (
             ]
         }
     },
-    {"$project": {"operationType": 1, "documentKey": 1}},
+    {"$project": {"operationType": 1, "documentKey": 1, "wallTime": 1}},
 )
 
 
@@ -125,10 +128,18 @@ class MongoSessionStore(SessionStore):
         """Whether the change stream is open and answered within the last five seconds."""
         return self._feed.alive
 
+    @property
+    def feed_delay(self) -> float | None:
+        return self._feed.delay
+
     async def ping(self) -> None:
-        """A linearizable read, which the primary answers only after a majority has confirmed it."""
+        """A write that a majority acknowledges: a full disk or a lost majority would pass for health in a read."""
+        ends_at = date(self._clock.time() + PING_KEPT)
         with bounded():
-            await self._records.with_options(read_concern=ReadConcern("linearizable")).find_one({"_id": "ping"})
+            await self._records.update_one({"_id": "ping"}, {"$set": {"ends_at": ends_at}}, upsert=True)
+
+    async def view_replica_set(self) -> ReplicaSetView | None:
+        return await view_replica_set(self._database)
 
     async def sealing_keys(self) -> SealingKeys:
         return await self.sealed.keys()

@@ -125,6 +125,11 @@ class StreamRegistry:
 
     # -- who is open -----------------------------------------------------------------------------------------------
 
+    @property
+    def limit(self) -> int:
+        """How many streams may be open in this process."""
+        return self._max_streams
+
     def __len__(self) -> int:
         return self._size
 

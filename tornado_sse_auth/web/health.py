@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from functools import lru_cache
+from importlib.metadata import version
+from typing import Any
 
 from tornado.web import RequestHandler
 
-from ..health import Health, Report
+from ..health import Finding, Health, Measurement, Report
 from .handler import ErrorAnswers
 
 __all__ = ["HealthHandler", "LiveHandler", "ReadyHandler"]
+
+VERSION = version("tornado-sse-auth")
 
 
 class _HealthHandler(ErrorAnswers, RequestHandler):
@@ -39,10 +44,10 @@ class ReadyHandler(_HealthHandler):
     """200 when requests may be sent here, else 503."""
 
     async def get(self) -> None:
-        """The status alone."""
+        """The status, and the worst trouble in a sentence."""
         report = await self.health.readiness()
         self.set_status(200 if report.ready else 503)
-        self.finish(json.dumps({"status": report.status.name.lower()}))
+        self.finish(json.dumps(_head(report)))
 
 
 class HealthHandler(_HealthHandler):
@@ -52,23 +57,47 @@ class HealthHandler(_HealthHandler):
         """200 when ready, else 503, with the details."""
         report = await self.health.report()
         self.set_status(200 if report.ready else 503)
-        self.finish(json.dumps(_document(report)))
+        self.finish(_document(report))
 
 
-def _document(report: Report) -> dict[str, object]:
-    checks: dict[str, list[dict[str, object]]] = {}
+def _head(report: Report) -> dict[str, Any]:
+    head = {"status": report.status.name.lower()}
+    return head if report.output is None else {**head, "output": report.output}
+
+
+@lru_cache(maxsize=2)  # a report is the same object until something was found: a storm of probes encodes it once
+def _document(report: Report) -> bytes:
+    checks: dict[str, list[dict[str, Any]]] = {}
     for finding in report.findings:
-        entry: dict[str, object] = {
-            "status": finding.status.name.lower(),
-            "time": datetime.fromtimestamp(finding.checked_at, UTC).isoformat(timespec="seconds"),
-            "observedValue": round(finding.latency * 1000, 1),
-            "observedUnit": "ms",
-        }
-        if finding.output is not None:
-            since = datetime.fromtimestamp(finding.since, UTC).isoformat(timespec="seconds")
-            entry["output"] = f"{finding.output} Since {since}."
-        checks[f"{finding.name}:responseTime"] = [entry]
-    document: dict[str, object] = {"status": report.status.name.lower(), "checks": checks}
-    if report.draining:
-        document["output"] = "The server is shutting down and takes no new work."
-    return document
+        checks[f"{finding.name}:responseTime"] = [_entry_of(finding)]
+        for measurement in finding.measurements:
+            checks[f"{finding.name}:{measurement.name}"] = [_value_of(measurement, finding)]
+    head = {**_head(report), "version": VERSION, "releaseId": VERSION, "serviceId": "tornado_sse_auth"}
+    return json.dumps({**head, "checks": checks}).encode()
+
+
+def _entry_of(finding: Finding) -> dict[str, Any]:
+    """What the check itself says (draft-inadarei-api-health-check-06, section 4)."""
+    entry: dict[str, Any] = {
+        "componentType": finding.component,
+        "status": finding.status.name.lower(),
+        "observedValue": round(finding.latency * 1000, 1),
+        "observedUnit": "ms",
+        "time": _iso(finding.checked_at),
+        "since": _iso(finding.since),
+    }
+    if finding.output is not None:
+        entry["output"] = finding.output
+        entry["lastPass"] = None if finding.passed_at is None else _iso(finding.passed_at)
+    return entry
+
+
+def _value_of(measurement: Measurement, finding: Finding) -> dict[str, Any]:
+    entry: dict[str, Any] = {"componentType": finding.component, "observedValue": measurement.value}
+    if measurement.unit:
+        entry["observedUnit"] = measurement.unit
+    return {**entry, "time": _iso(finding.checked_at)}
+
+
+def _iso(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

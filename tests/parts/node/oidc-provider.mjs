@@ -106,6 +106,7 @@ provider.on('grant.success', (ctx) => {
   if (code) signIns.set(code.grantId, { sub, sid: code.sid });
 });
 provider.on('grant.error', (ctx, error) => {
+  if (error.error === 'unsupported_grant_type') return; // the health check, which sees by it that the endpoint works
   count(stats.errors, error.error);
   if (error.error_detail === 'refresh token already used') count(stats.reuses, ctx.oidc.account?.accountId);
 });
