@@ -1,7 +1,7 @@
 // Who the user is, the user's sessions, and a bearer for the terminal.
 import { ask, element, make } from './page.js';
 
-const today = new Intl.DateTimeFormat(undefined, { timeStyle: 'short' });
+const today = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hour12: false });
 const earlier = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
 
 /** What the user is called. */

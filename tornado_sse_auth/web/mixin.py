@@ -73,7 +73,8 @@ class SSEAuthMixin(ErrorAnswers):
         auth = self.sse_auth
         self.redirect_loopback_page()
         auth.guard.check_origin(self.request)
-        self.answer_preflight()
+        if self.request.method == "OPTIONS":
+            self.answer_preflight()
         presented = auth.presented(self.request)
         if presented is None:
             raise AuthenticationRequiredError(authorization_url=auth.authorization_url())
