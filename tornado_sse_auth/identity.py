@@ -24,6 +24,7 @@ __all__ = [
     "UserContext",
 ]
 
+LONGEST_POSTPONEMENT = 360.0  # seconds: the longest pause a provider may ask for, and some for clocks that differ
 NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -186,6 +187,12 @@ class RefreshState:
     presented: int = 0
     not_before: float = 0.0
     failures: int = 0
+
+    def postponement(self, now: float) -> float:
+        """Seconds from `now` until the next attempt may begin; 0 where it may. A `not_before` farther ahead than any
+        that is ever written comes from a clock that was wrong then or is now, and counts for nothing."""
+        ahead = self.not_before - now
+        return ahead if 0.0 < ahead <= LONGEST_POSTPONEMENT else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,9 +140,10 @@ def standalone() -> Iterator[Mongod]:
 
 
 @contextmanager
-def replica_set(size: int) -> Iterator[ReplicaSet]:
-    """`size` members with a primary elected. Elections take about a second instead of ten."""
-    with members(size) as started:
+def replica_set(size: int, *arguments: str) -> Iterator[ReplicaSet]:
+    """`size` members with a primary elected; `arguments` are further ones of each mongod. Elections take about a second
+    instead of ten."""
+    with members(size, *arguments) as started:
         yield initiated(started, [member.address for member in started])
 
 
@@ -157,12 +158,12 @@ async def proxied_replica_set(size: int) -> AsyncIterator[tuple[ReplicaSet, tupl
 
 
 @contextmanager
-def members(size: int) -> Iterator[tuple[Mongod, ...]]:
+def members(size: int, *arguments: str) -> Iterator[tuple[Mongod, ...]]:
     """Members of a replica set that is not initiated yet."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mongod-")))
         yield tuple(
-            stack.enter_context(Mongod(folder / str(number), "--replSet", _SET_NAME, "--oplogSize", "100"))
+            stack.enter_context(Mongod(folder / str(number), "--replSet", _SET_NAME, "--oplogSize", "100", *arguments))
             for number in range(size)
         )
 

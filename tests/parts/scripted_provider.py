@@ -86,6 +86,7 @@ class ScriptedProvider:
         self.revoked_families = 0
         self._calls: list[Call] = []
         self._scripts: dict[str, deque[Answer]] = {}
+        self._refresh_scripts: dict[str, deque[Answer]] = {}
         self._codes: dict[str, tuple[_Family, str, str]] = {}
         self._refresh_tokens: dict[str, _Family] = {}
         self._access_tokens: dict[str, _Family] = {}
@@ -133,6 +134,14 @@ class ScriptedProvider:
         """Forget what was scripted: an ordinary provider from the next call on."""
         self._scripts.pop(endpoint, None)
 
+    def script_refresh(self, sub: str, *answers: Answer) -> None:
+        """Answer the next refreshes of an account so, in order, whatever else is asked meanwhile."""
+        self._refresh_scripts.setdefault(sub, deque()).extend(answers)
+
+    def refreshes(self, sub: str) -> list[Call]:
+        """The refreshes so far of an account."""
+        return [call for call in self.calls("token", grant_type="refresh_token") if self._account(call) == sub]
+
     def calls(self, endpoint: Endpoint, **form: str) -> list[Call]:
         """The calls so far of an endpoint whose form has these fields: `calls("token", grant_type="refresh_token")`."""
         return [call for call in self._calls if call.endpoint == endpoint and form.items() <= call.form.items()]
@@ -177,8 +186,12 @@ class ScriptedProvider:
         self._calls.append(call)
         for event in self._waiting:
             event.set()
-        script = self._scripts.get(call.endpoint)
+        script = self._refresh_scripts.get(self._account(call)) or self._scripts.get(call.endpoint)
         return script.popleft() if script else Answer()
+
+    def _account(self, call: Call) -> str:
+        family = self._refresh_tokens.get(call.form.get("refresh_token", ""))
+        return family.sub if family is not None else ""
 
     def new_code(self, query: Mapping[str, str]) -> str:
         """A code for whom `login_hint` names."""

@@ -50,6 +50,8 @@ class SessionHistory:
     """The same by session and token version."""
     restored_at: dict[str, float] = field(default_factory=dict)
     """When a session last had its user sign in again, by our monotonic clock."""
+    leases: list[tuple[str, int, float]] = field(default_factory=list)
+    """Session, presentation (1 or 2) and the server's milliseconds of each lease."""
     windows: list[float] = field(default_factory=list)
     """Milliseconds from each first lease of a token to the write of its result: in which a crash may cost a session."""
     violations: list[str] = field(default_factory=list)
@@ -142,6 +144,7 @@ class SessionHistory:
 
     def _leased(self, session_id: str, row: Row, presented: int, at: float) -> None:
         row.sent_at = at
+        self.leases.append((session_id, presented, at))
         if presented > 2:
             self.violations.append(f"{session_id}: token {row.token_version} presented {presented} times")
         if presented == 2:

@@ -7,31 +7,27 @@ from random import Random
 
 from tests.parts import provider as oidc
 from tests.parts.follower import Follower
-from tests.parts.mongod import ExternalMongo, ReplicaSet
-from tests.parts.sample_server import SampleServer, signed_in
+from tests.parts.sample_server import signed_in
+from tests.processes.conftest import Pair
 from tests.processes.session_history import SessionHistory
 
-ACCESS_TTL = 5
-PERIODS = 3
-SESSIONS = 5
+ACCESS_TTL = 4
+PERIODS = 2
+SESSIONS = 4
 
 
 async def test_one_refresh_a_period_in_all_processes_together(
-    pair: list[SampleServer],
-    provider: oidc.Provider,
-    mongod: ReplicaSet | ExternalMongo,
-    database_name: str,
-    account: str,
+    pair: Pair, provider: oidc.Provider, account: str
 ) -> None:
     """REL-01: two processes with two streams each of every session; who loses the race takes the result over."""
     accounts = [f"{account}-{number}" for number in range(SESSIONS)]
     before = await provider.stats()
-    async with SessionHistory(mongod.uri, database_name) as history, AsyncExitStack() as stack:
+    async with SessionHistory(pair.uri, pair.database) as history, AsyncExitStack() as stack:
         followers = []
         for number, name in enumerate(accounts):
             await provider.change_account(name, access_ttl=ACCESS_TTL)
-            user = await signed_in(pair[number % 2], name)
-            for server in (*pair, *pair):
+            user = await signed_in(pair.servers[number % 2], name)
+            for server in (*pair.servers, *pair.servers):
                 follower = Follower(user.bearer, choose=lambda port=server.port: port, random=Random(number))
                 followers.append(await stack.enter_async_context(follower))
         await history.until(

@@ -231,14 +231,21 @@ class Population:
             await asyncio.sleep(PUBLISH_EVERY * self._random.uniform(0.5, 1.5))
             await self._publish(person)
 
-    async def _publish(self, person: Person) -> bool:
+    async def _publish(self, person: Person) -> int | None:
+        """Publish the person's next event, by way of somebody; its number, where that was acknowledged."""
         data = json.dumps({"by": person.user.account, "number": len(person.published) + len(person.maybe)})
-        answer = await self._ask(person, "POST", self._random.choice(self._servers), "/publish", data)
-        if answer is not None and answer.status_code == 202:
-            person.published[int(answer.json()["id"])] = data
-            return True
+        return await self._publish_at(self._random.choice(self._servers), person, data)
+
+    async def _publish_at(self, server: SampleServer, person: Person, data: str) -> int | None:
+        # Whatever becomes of this call, also where it is cancelled: the event may be there.
         person.maybe.append(data)
-        return False
+        answer = await self._ask(person, "POST", server, "/publish", data)
+        if answer is None or answer.status_code != 202:
+            return None
+        person.maybe.remove(data)
+        n = int(answer.json()["id"])
+        person.published[n] = data
+        return n
 
     async def _ask(
         self, person: Person, method: str, server: SampleServer, path: str, body: str | None = None
@@ -265,12 +272,9 @@ class Population:
         person = self._random.choice(self.people)
         if answer.status_code != 401:
             return False
-        sent = await self._ask(person, "POST", server, "/publish", data := json.dumps({"recovered": time.time()}))
-        if sent is None or sent.status_code != 202:
-            person.maybe.append(data)
+        n = await self._publish_at(server, person, json.dumps({"recovered": time.time()}))
+        if n is None:
             return False
-        n = int(sent.json()["id"])
-        person.published[n] = data
         try:
             for follower in person.followers:
                 await follower.until(lambda one: bool(one.last_event_id) and int(one.last_event_id) >= n, timeout=3)

@@ -48,15 +48,22 @@ def test_due_times_come_from_the_token_alone() -> None:
     clock = ManualClock()
     session = make_session(clock, life=100)
     now = clock.time()
-    assert refresh_due_at(session, fraction=0.9, random=0.0) == pytest.approx(now + 90)
-    assert refresh_due_at(session, fraction=0.9, random=1.0) == pytest.approx(now + 85)
+
+    def due(session: Session, random: float = 0.0, now: float = now) -> float | None:
+        return refresh_due_at(session, fraction=0.9, random=random, now=now)
+
+    assert due(session) == pytest.approx(now + 90)
+    assert due(session, random=1.0) == pytest.approx(now + 85)
     waiting = make_session(clock, refresh=RefreshState(not_before=now + 200))
-    assert refresh_due_at(waiting, fraction=0.9, random=0.0) == pytest.approx(now + 200)
-    assert refresh_due_at(make_session(clock, token_set=None), fraction=0.9, random=0.0) is None
+    assert due(waiting) == pytest.approx(now + 200)
+    assert due(make_session(clock, token_set=None)) is None
     ended = make_session(clock, state=SessionState.REAUTHORIZATION)
-    assert refresh_due_at(ended, fraction=0.9, random=0.0) is None
+    assert due(ended) is None
     alone = TokenSet(access_token=Secret("a"), refresh_token=None, issued_at=now, expires_at=now + 100)
-    assert refresh_due_at(make_session(clock, token_set=alone), fraction=0.9, random=1.0) == pytest.approx(now + 100)
+    assert due(make_session(clock, token_set=alone), random=1.0) == pytest.approx(now + 100)
+    # REL-11: by a clock that went back an hour both would be due in an hour.
+    assert due(session, now=now - 3600) == pytest.approx(now - 3600 + 100)
+    assert due(waiting, now=now - 3600) == pytest.approx(now - 3600 + 100)
 
 
 def test_deadlines_against_a_plain_model() -> None:

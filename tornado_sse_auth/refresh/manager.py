@@ -155,7 +155,12 @@ class RefreshManager:
         if known.token_version != session.token_version:
             self._failing.pop(session.id, None)
         known.token_version = session.token_version
-        known.due_wall = refresh_due_at(session, fraction=self._options.refresh_fraction, random=random.random())  # noqa: S311
+        known.due_wall = refresh_due_at(
+            session,
+            fraction=self._options.refresh_fraction,
+            random=random.random(),  # noqa: S311
+            now=self._clock.time(),
+        )
         if known.due_wall is None:
             self._refreshes.discard(session.id)
         elif session.id not in self._refreshing:

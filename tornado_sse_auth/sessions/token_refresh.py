@@ -246,8 +246,9 @@ class TokenRefresher:
             if token_set.expires_at > now:
                 raise RefreshPostponed(token_set.expires_at, "there is no refresh token")
             raise await self._exchange.give_up(session, "token_expired")
-        if session.refresh.not_before > now:
-            raise RefreshPostponed(session.refresh.not_before, "waiting after a failure", failure="transient")
+        postponement = session.refresh.postponement(now)
+        if postponement:
+            raise RefreshPostponed(now + postponement, "waiting after a failure", failure="transient")
         pause = self._exchange.pause()
         if pause > 0:
             raise RefreshPostponed(now + pause, "the provider is paused", failure="transient")
