@@ -7,7 +7,7 @@ import hashlib
 import re
 import secrets
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from html import unescape
 from typing import Any
@@ -19,6 +19,7 @@ from tornado.web import RequestHandler
 from tests.scenarios.server import Running, serve
 from tornado_sse_auth import OAuthProvider, Session, SessionStore, SSEAuthenticationMiddleware, SSEAuthMixin
 from tornado_sse_auth.authorization_server import AuthorizationServer, Client, MetadataDocuments
+from tornado_sse_auth.testing import ManualClock
 
 SCOPES = {"content:read": "read the content", "events:write": "publish events"}
 ALL = frozenset(SCOPES)
@@ -60,15 +61,30 @@ class World:
     """The server as its clients and users see it."""
 
     app: Running
+    http: httpx.AsyncClient
     browsers: list[Browser] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        """The public URL, which is the issuer; another process has it too."""
+        return self.app.auth.options.public_url
+
+    @property
+    def clock(self) -> ManualClock:
+        """The injected one."""
+        clock = self.app.auth.clock
+        assert isinstance(clock, ManualClock)
+        return clock
 
     @property
     def auth(self) -> SSEAuthenticationMiddleware:
         return self.app.auth
 
-    def program(self) -> httpx.AsyncClient:
-        """A client's HTTP client: no cookies of anybody."""
-        return self.app.client()
+    @asynccontextmanager
+    async def program(self) -> AsyncIterator[httpx.AsyncClient]:
+        """A client's HTTP client; none of the server's answers to it sets a cookie."""
+        yield self.http
+        assert not self.http.cookies
 
     async def signed_in(self, user_id: str = "https://issuer|alice", scopes: Iterable[str] = ALL) -> Browser:
         """A browser with a session that nobody had to sign in for."""
@@ -82,7 +98,7 @@ class World:
 
     def browser(self) -> Browser:
         """A browser of nobody yet."""
-        browser = Browser(self, self.app.client(headers={"Accept": "text/html"}))
+        browser = Browser(self, self.app.client(headers={"Accept": "text/html"}, verify=False))
         self.browsers.append(browser)
         return browser
 
@@ -121,7 +137,7 @@ class Browser:
         """Press a button of the consent page; the answer is not followed."""
         assert page.status_code == 200, page.text
         fields = form_of(page.text)
-        headers.setdefault("Origin", self.world.app.url)
+        headers.setdefault("Origin", self.world.url)
         return await self.http.post("/oauth/authorize", data={**fields, "decision": decision}, headers=headers)
 
     def _reachable(self, location: str) -> bool:
@@ -201,7 +217,7 @@ class Installation:
         page = await browser.open("/oauth/authorize", **self.query(**more))
         answer = answer_of(await browser.press(page))
         assert answer.keys() == {"code", "state", "iss"}, answer
-        assert (answer["state"], answer["iss"]) == (self.state, self.world.app.url)
+        assert (answer["state"], answer["iss"]) == (self.state, self.world.url)
         return answer["code"]
 
     async def connect(self, browser: Browser, **more: str | None) -> dict[str, Any]:
@@ -262,8 +278,8 @@ async def world(
         (r"/sse", Resource, {"resource": "/sse"}),
         (r"/stream", Stream),
     ]
-    async with serve(store, provider, handlers=handlers, rules=rules, **options) as app:
-        running = World(app)
+    async with serve(store, provider, handlers=handlers, rules=rules, **options) as app, AsyncExitStack() as stack:
+        running = World(app, await stack.enter_async_context(app.client(verify=False)))
         try:
             yield running
         finally:

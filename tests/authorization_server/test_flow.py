@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
-import pytest
-
-from tests.authorization_server.kit import ALL, Installation, World, world
-
-
-@pytest.fixture
-async def here() -> AsyncIterator[World]:
-    async with world() as running:
-        yield running
+from tests.authorization_server.kit import ALL, Installation, World
 
 
 async def test_from_a_challenge_to_an_answer(here: World) -> None:
