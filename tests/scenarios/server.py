@@ -141,7 +141,7 @@ async def serve(
         store or MemorySessionStore(),
         provider,
         public_url=options.pop("public_url", url),
-        metrics=metrics,
+        metrics=options.pop("metrics", metrics),
         subscription_levels=("free", "pro"),
         drain_timeout=options.pop("drain_timeout", 0.2),
         **options,

@@ -208,7 +208,7 @@ class SessionManager:
         secret, credential = issue(kind, now=now, expires_at=now + self._options.session_ttl)
         session = new_session(user, credential, now=now, options=self._options)
         await self._end_surplus(user.user_id)
-        await self._written(self._store.insert(session))
+        await self.written(self._store.insert(session))
         return session, secret
 
     async def _end_surplus(self, user_id: str) -> None:
@@ -406,14 +406,15 @@ class SessionManager:
             if changed is None:
                 return None
             try:
-                session = await self._written(self._store.update(changed))
+                session = await self.written(self._store.update(changed))
             except VersionConflict:
                 continue
             self.watch.changed(session)
             return session
         raise StoreUnavailableError(reason=f"session {session_id} was written by others {UPDATE_ATTEMPTS} times")
 
-    async def _written(self, write: Awaitable[T]) -> T:
+    async def written(self, write: Awaitable[T]) -> T:
+        """The result of a write to the store, which is timed."""
         started = self._clock.monotonic()
         result = await write
         self._metrics.timing("store.write", self._clock.monotonic() - started)

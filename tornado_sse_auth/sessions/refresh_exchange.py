@@ -119,7 +119,6 @@ class RefreshExchange:
         assert session.token_set.refresh_token is not None  # noqa: S101
         renewal = asyncio.create_task(self._renew(lease), name=f"lease of session {session.id}")
         self._breaker.begin()
-        started = self._clock.monotonic()
         try:
             if lease.reattempt:
                 await self._before_reattempt(session)
@@ -142,7 +141,6 @@ class RefreshExchange:
         self.condition.client_rejected_since = None
         self.condition.failures_in_a_row = 0
         self.condition.last_success = self._clock.time()
-        self._metrics.timing("token.refresh", self._clock.monotonic() - started)
         self._metrics.increment("token.refresh.success")
         return answer
 
@@ -187,7 +185,9 @@ class RefreshExchange:
         wanted = replace(session, reauth=Secret.random(), reauth_reason=reason)
         version = session.token_version
         if session.state is SessionState.ACTIVE:
-            row = await self._until_written(lambda: self._store.require_reauthorization(wanted, spent_version=version))
+            row = await self._until_written(
+                lambda: self._sessions.written(self._store.require_reauthorization(wanted, spent_version=version))
+            )
             if row is not None:
                 self._metrics.increment("token.refresh.permanent")
                 self._audit.write(
@@ -233,7 +233,9 @@ class RefreshExchange:
             not_before=until,
             failures=before.failures + 1,
         )
-        await self._until_written(lambda: self._store.release_lease(session.id, lease.fence, state))
+        await self._until_written(
+            lambda: self._sessions.written(self._store.release_lease(session.id, lease.fence, state))
+        )
         return RefreshPostponed(until, reason, failure=failure)
 
     # -- after a success -------------------------------------------------------------------------------------------
@@ -273,7 +275,10 @@ class RefreshExchange:
 
         try:
             saved = await self._until_written(
-                lambda: self._store.save_refresh(wanted, spent_version=spent.token_version, lost_scopes=lost), on_delay
+                lambda: self._sessions.written(
+                    self._store.save_refresh(wanted, spent_version=spent.token_version, lost_scopes=lost)
+                ),
+                on_delay,
             )
         finally:
             self.condition.unsaved.discard(spent.id)

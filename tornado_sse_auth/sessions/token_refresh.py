@@ -73,6 +73,7 @@ class TokenRefresher:
         audit: AuditLog,
     ) -> None:
         self._store = store
+        self._sessions = sessions
         self._timeout = provider.timeout
         self._metrics = metrics
         self._clock = clock
@@ -201,6 +202,7 @@ class TokenRefresher:
     async def _run(self, session_id: str, spent_version: int, flight: _Flight) -> None:
         try:
             await self._slots.acquire(session_id, urgent=flight.urgent)
+            began = self._clock.monotonic()
             try:
                 self._refuse_when_closed()
                 taken = await self._take(session_id, spent_version)
@@ -210,7 +212,7 @@ class TokenRefresher:
             if isinstance(answer, Session):
                 flight.outcome.set_result(answer)
             elif isinstance(taken, Lease):
-                await self._finish(taken, answer, flight)
+                await self._finish(taken, answer, flight, began)
         except asyncio.CancelledError:
             if not flight.outcome.done():  # those who wait were not cancelled
                 flight.outcome.set_exception(RefreshPostponed(self._clock.time() + 1.0, "the refresh was abandoned"))
@@ -225,11 +227,12 @@ class TokenRefresher:
         finally:
             self._flights.pop(session_id, None)
 
-    async def _finish(self, lease: Lease, answer: TokenResponse, flight: _Flight) -> None:
+    async def _finish(self, lease: Lease, answer: TokenResponse, flight: _Flight, began: float) -> None:
         saved = await self._exchange.keep(lease, answer, flight.outcome.set_result)
         if not flight.outcome.done():
             flight.outcome.set_result(saved)
         if saved.token_version == lease.session.token_version + 1:
+            self._metrics.timing("token.refresh", self._clock.monotonic() - began)
             await self._exchange.update_identity(saved, answer)
 
     async def _take(self, session_id: str, spent_version: int) -> Lease | Session:
@@ -257,13 +260,15 @@ class TokenRefresher:
     async def _lease(self, session: Session, intent: bytes) -> Lease | Session:
         watched = self._watched.get(session.id)
         try:
-            taken = await self._store.take_lease(
-                session.id,
-                owner=self._owner,
-                token_version=session.token_version,
-                intent=intent,
-                duration=LEASE_LENGTH,
-                seen=watched.fence if watched is not None and self._is_over(watched) else None,
+            taken = await self._sessions.written(
+                self._store.take_lease(
+                    session.id,
+                    owner=self._owner,
+                    token_version=session.token_version,
+                    intent=intent,
+                    duration=LEASE_LENGTH,
+                    seen=watched.fence if watched is not None and self._is_over(watched) else None,
+                )
             )
         except StoreUnavailableError:
             self._unsent.add(session.id)
