@@ -10,8 +10,8 @@ from ipaddress import ip_network
 from typing import Any
 from urllib.parse import urlsplit
 
+from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPServerRequest
-from tornado.tcpserver import TCPServer
 
 from .audit import AuditLog
 from .clock import Clock, SystemClock
@@ -212,18 +212,21 @@ class SSEAuthenticationMiddleware:
             stack.callback(self._stop_gauges)
             self._running = stack.pop_all()
 
-    async def close(self, server: TCPServer | None = None) -> None:
+    async def close(self, server: HTTPServer | None = None) -> None:
         """Drain and close: readiness goes first, then streams get `retry` and `end` over `drain_timeout`, refreshes
         under way are written. Twice is once.
 
         `server` stops listening before the streams are told, so that they come back elsewhere: at once, or after a
-        fifth of `drain_timeout` where somebody watches readiness and should see it first.
+        fifth of `drain_timeout` where somebody watches readiness and should see it first. Its connections end with
+        the next answer, or a proxy would send a request just as they are closed.
         """
         running, self._running = self._running, None
         if running is None:
             return
         self._closing_at = self.clock.monotonic()
         self.health.drain()
+        if server is not None:
+            server.conn_params.no_keep_alive = True
         async with running:
             lead = self.options.drain_timeout * NOTICE if server is not None and self.health.watched else 0.0
             await asyncio.sleep(lead)

@@ -7,6 +7,7 @@ whole grant: the provider is the judge of every refresh race.
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -140,15 +141,21 @@ class SignedIn:
 
 
 async def sign_in(
-    start_url: str, *, account: str | None = None, cookies: httpx.Cookies | None = None, timeout: float = 20.0
+    start_url: str,
+    *,
+    account: str | None = None,
+    cookies: httpx.Cookies | None = None,
+    timeout: float = 20.0,
+    verify: ssl.SSLContext | bool = True,
 ) -> SignedIn:
-    """Play a browser from `/auth/login` through the provider and back; `account` is sent as `login_hint`.
+    """Play a browser from `/auth/login` through the provider and back; `account` is sent as `login_hint`, `verify` says
+    whose certificates to believe.
 
     Ends with the answer of `/auth/callback` on the origin of `start_url`, without following it further.
     """
     start = httpx.URL(start_url)
     url = start.copy_add_param("login_hint", account) if account else start
-    async with httpx.AsyncClient(cookies=cookies, timeout=timeout, trust_env=False) as browser:
+    async with httpx.AsyncClient(cookies=cookies, timeout=timeout, trust_env=False, verify=verify) as browser:
         for _ in range(_MAX_REDIRECTS):
             response = await browser.get(url, headers={"Accept": "text/html"})
             at_callback = url.path.endswith("/auth/callback") and _origin(url) == _origin(start)

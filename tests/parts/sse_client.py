@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
@@ -99,7 +100,9 @@ class SSEClient:
         cookies: httpx.Cookies | None = None,
         headers: Mapping[str, str] | None = None,
         last_event_id: str | None = None,
+        verify: ssl.SSLContext | bool = True,
     ) -> None:
+        """`verify`: whose certificates to believe."""
         self.url = url
         self.events: list[ServerSentEvent] = []
         """All that arrived, in order."""
@@ -110,7 +113,7 @@ class SSEClient:
         if last_event_id is not None:
             self._headers["Last-Event-ID"] = last_event_id
         timeout = httpx.Timeout(10, read=None)
-        self._client = httpx.AsyncClient(cookies=cookies, timeout=timeout, trust_env=False)
+        self._client = httpx.AsyncClient(cookies=cookies, timeout=timeout, trust_env=False, verify=verify)
         self._response: httpx.Response | None = None
         self._reader: asyncio.Task[None] | None = None
         self._arrived = asyncio.Condition()
