@@ -9,7 +9,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.soak import crashes, failover, steady
+from tests.soak import clients, crashes, failover, steady
 from tests.soak.findings import Findings
 from tests.soak.soak import Soak
 
@@ -18,6 +18,7 @@ SCENARIOS: dict[str, Callable[[Soak], Awaitable[Findings]]] = {
     "crashes-2": crashes.two_processes,
     "crashes-4": crashes.four_processes,
     "failover": failover.run,
+    "clients": clients.run,
 }
 
 
