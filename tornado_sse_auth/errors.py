@@ -3,6 +3,7 @@
 AuthError
 ├── AuthenticationRequiredError         401 authorization_required
 │   ├── InvalidTokenError               401 invalid_token
+│   │   └── ExpiredTokenError           401 invalid_token (it was good once: nobody guesses such a one)
 │   └── ReauthorizationRequiredError    401 authorization_required (the session is known, its user is needed)
 ├── InvalidRequestError                 400 invalid_request
 ├── ForbiddenError                      403 (abstract)
@@ -39,6 +40,7 @@ __all__ = [
     "AuthError",
     "AuthenticationRequiredError",
     "ConfigurationError",
+    "ExpiredTokenError",
     "ForbiddenError",
     "InsufficientPermissionError",
     "InsufficientScopeError",
@@ -100,6 +102,11 @@ class InvalidTokenError(AuthenticationRequiredError):
 
     code = "invalid_token"
     default_message = "The credential is unknown, expired or revoked."
+
+
+class ExpiredTokenError(InvalidTokenError):
+    """The credential was good and has expired. Clients that renew late show up with it, all of an address together, so
+    it does not count as an attempt to guess one."""
 
 
 class ReauthorizationRequiredError(AuthenticationRequiredError):

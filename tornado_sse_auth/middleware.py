@@ -18,6 +18,7 @@ from .clock import Clock, SystemClock
 from .errors import (
     AuthenticationRequiredError,
     ConfigurationError,
+    ExpiredTokenError,
     InvalidTokenError,
     ReauthorizationRequiredError,
 )
@@ -282,6 +283,8 @@ class SSEAuthenticationMiddleware:
             self.guard.check_same_origin(request)
         try:
             found = await self.sessions.validate(presented)
+        except ExpiredTokenError:
+            raise
         except InvalidTokenError:
             self.bad_credentials.hit(self.guard.describe(request).remote)
             raise

@@ -128,6 +128,33 @@ async def test_the_end_of_an_access_token(here: World) -> None:
     assert (await client.get()).status_code == 200
 
 
+async def test_a_call_under_way_while_its_token_is_renewed(here: World) -> None:
+    """It passes: TypeScript SDK 1 gives up on a 401 that comes just after its refresh. Five seconds later, never."""
+    client = await here.installation()
+    old = client.tokens["access_token"]
+    here.clock.advance(631)
+    assert (await client.get(token=old)).status_code == 401
+    assert (await client.refresh()).status_code == 200
+    here.clock.advance(4)
+    assert (await client.get(token=old)).status_code == 200
+    # Another refresh is no reason to lengthen the life of what was not the newest.
+    assert (await client.refresh()).status_code == 200
+    here.clock.advance(2)
+    assert (await client.get(token=old)).json()["error"] == "invalid_token"
+    assert (await client.get()).status_code == 200
+
+
+async def test_expired_tokens_are_no_attempts_to_guess_one(here: World) -> None:
+    """Many clients share an address; each shows up with its expired token once before it refreshes."""
+    client = await here.installation()
+    here.clock.advance(631)
+    for _ in range(150):
+        assert (await client.get()).json()["error"] == "invalid_token"
+    assert (await client.refresh()).status_code == 200
+    assert (await client.get()).status_code == 200
+    assert (await client.get(token="A" * 43)).status_code == 401
+
+
 async def test_who_may_not_refresh(here: World) -> None:
     """SEC-39: another client, an access token, a code, a cookie, after revocation also inside the grace; nothing is
     rotated by any of them."""

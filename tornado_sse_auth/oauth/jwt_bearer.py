@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..clock import Clock, SystemClock
-from ..errors import ConfigurationError, InvalidTokenError, ProviderUnavailableError
+from ..errors import ConfigurationError, ExpiredTokenError, InvalidTokenError, ProviderUnavailableError
 from ..identity import Secret
 from .bearer_verifier import VerifiedBearer
 from .discovery import fetch_document, fetch_metadata
@@ -117,7 +117,11 @@ class JWTBearerVerifier:
     def _read(self, claims: Mapping[str, Any]) -> VerifiedBearer:
         audience = self._audiences.intersection(check_identifying_claims(claims, issuer=self.issuer))
         require(bool(audience), "another audience")
-        check_time_claims(claims, now=self._clock.time(), leeway=self._leeway)
+        now = self._clock.time()
+        expires_at = claims.get("exp")
+        if isinstance(expires_at, int | float) and 0 < expires_at <= now - self._leeway:
+            raise ExpiredTokenError(reason="expired")
+        check_time_claims(claims, now=now, leeway=self._leeway)
         client_id, scope = claims.get("client_id"), claims.get("scope", "")
         require(isinstance(client_id, str) and 0 < len(client_id) <= 2048 and client_id.isprintable(), "no client_id")
         require(isinstance(scope, str), "a scope that is no string")

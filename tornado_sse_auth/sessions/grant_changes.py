@@ -27,6 +27,7 @@ __all__ = [
 GRANTS_PER_SESSION = 50
 ACCESS_TOKENS = 8  # of one grant, at a time
 GRACE = 30.0  # seconds in which a spent refresh token may come again: other threads and processes of one client
+STRAGGLERS = 5.0  # seconds after a refresh in which calls with the access token before it still pass
 CODE_REMEMBERED = 600.0  # seconds after its exchange in which a second use of an authorization code is recognized
 
 
@@ -138,7 +139,16 @@ def _newest_access_token(session: Session, grant_id: str) -> bytes | None:
 
 def _answered_with(session: Session, grant: Grant, issued: Issued, *, now: float) -> Session:
     grant = replace(grant, access_token=issued.sealed, answered=False, last_used=now)
-    credentials = (*session.credentials, issued.access_token)
+    before = _newest_access_token(session, grant.id)
+    # Calls that are under way with the token before must not meet a 401 now: a client that has just refreshed takes
+    # that for a broken server and gives up (TypeScript SDK 1).
+    kept = tuple(
+        replace(old, expires_at=max(old.expires_at, now + STRAGGLERS))
+        if old.digest == before and old.expires_at > now - STRAGGLERS
+        else old
+        for old in session.credentials
+    )
+    credentials = (*kept, issued.access_token)
     session = without_expired(_replaced(replace(session, credentials=credentials), grant), now=now)
     of_grant = [old for old in session.credentials if old.grant == grant.id and old.kind is CredentialKind.BEARER]
     surplus = of_grant[:-ACCESS_TOKENS]

@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from ..audit import AuditLog
 from ..clock import Clock
-from ..errors import InvalidTokenError, NotFoundError, StoreUnavailableError
+from ..errors import ExpiredTokenError, InvalidTokenError, NotFoundError, StoreUnavailableError
 from ..identity import Credential, CredentialKind, Secret, Session, SessionState, TokenSet
 from ..metrics import Metrics
 from ..oauth import BearerVerifier
@@ -97,6 +97,15 @@ class SessionManager:
         """The session that `presented` opens, from the store or a verifier, whatever the cache has. Raises
         `InvalidTokenError`, and `ProviderUnavailableError` where a verifier lacks its authorization server."""
         started = self._clock.monotonic()
+        try:
+            found = await self._find(presented)
+        except InvalidTokenError:
+            self._metrics.increment("session.validate.rejected")
+            raise
+        self._metrics.timing("session.validate", self._clock.monotonic() - started)
+        return found
+
+    async def _find(self, presented: PresentedCredential) -> Authenticated:
         found = None
         if presented.ours:
             self._metrics.increment("session.validate.miss")
@@ -105,9 +114,7 @@ class SessionManager:
             found = await self._verify(presented)
         # A cookie's value is no bearer and the other way about: what one leaks, the other does not open.
         if found is None or found.credential.kind is not presented.kind:
-            self._metrics.increment("session.validate.rejected")
-            raise InvalidTokenError(reason="unknown, expired or revoked credential")
-        self._metrics.timing("session.validate", self._clock.monotonic() - started)
+            raise InvalidTokenError(reason="unknown or revoked credential")
         return found
 
     async def _look_up(self, digest: bytes) -> Authenticated | None:
@@ -119,8 +126,10 @@ class SessionManager:
             if session is None or self._cache.is_ended(session.id):
                 return None
             credential = session.credential(digest)
-            if credential is None or credential.expires_at <= self._clock.time():
+            if credential is None:
                 return None
+            if credential.expires_at <= self._clock.time():
+                raise ExpiredTokenError(reason="expired credential")
             if await self._note_arrival(session, credential):
                 continue
             if session.state is SessionState.REAUTHORIZATION and session.reauth is None:
@@ -132,11 +141,7 @@ class SessionManager:
 
     async def _verify(self, presented: PresentedCredential) -> Authenticated | None:
         begun = self._cache.begin_fill()
-        try:
-            found = await verify_bearer(self._verifiers, presented, public_url=self._options.public_url)
-        except InvalidTokenError:
-            self._metrics.increment("session.validate.rejected")
-            raise
+        found = await verify_bearer(self._verifiers, presented, public_url=self._options.public_url)
         if found is None or self._cache.is_ended(found.session.id):
             return None
         self._cache.fill(presented.digest, found, begun)

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, cast
 from ..errors import (
     AuthenticationRequiredError,
     ConfigurationError,
+    ExpiredTokenError,
     InvalidTokenError,
     ReauthorizationRequiredError,
 )
@@ -91,6 +92,8 @@ class SSEAuthMixin(ErrorAnswers):
         auth = self.sse_auth
         try:
             found = await auth.sessions.read(presented)
+        except ExpiredTokenError:
+            raise
         except InvalidTokenError:
             auth.bad_credentials.hit(self.request_info.remote)
             raise
