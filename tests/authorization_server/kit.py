@@ -140,6 +140,12 @@ class Browser:
         headers.setdefault("Origin", self.world.url)
         return await self.http.post("/oauth/authorize", data={**fields, "decision": decision}, headers=headers)
 
+    def forget_the_provider(self) -> None:
+        """Leave the provider without its page for that, which needs a script: all cookies but the server's go."""
+        for cookie in list(self.http.cookies.jar):
+            if not cookie.name.startswith(self.world.app.cookie):
+                self.http.cookies.jar.clear(cookie.domain, cookie.path, cookie.name)
+
     def _reachable(self, location: str) -> bool:
         url = httpx.URL(self.world.app.url).join(location)
         return url.scheme == "http" and url.port not in (None, 33418, 33419)

@@ -33,8 +33,8 @@ SIGNING_ALGORITHMS = frozenset(
 class ProviderMetadata:
     """What of the metadata is used; every URL is checked.
 
-    `authentication_methods` is None where the document is silent. `iss_parameter`: the provider names itself in its
-    authorization answers (RFC 9207).
+    `authentication_methods` and `prompts` are None where the document is silent. `iss_parameter`: the provider names
+    itself in its authorization answers (RFC 9207).
     """
 
     issuer: str
@@ -47,6 +47,13 @@ class ProviderMetadata:
     authentication_methods: frozenset[str] | None
     signing_algorithms: frozenset[str]
     iss_parameter: bool
+    prompts: frozenset[str] | None = None
+
+    def prompt(self, wanted: str) -> str | None:
+        """The value of `prompt` nearest to `wanted`, "login" or "select_account", that the provider knows: one that it
+        does not is an error there. Where it is silent, "login", which more of them know."""
+        known = self.prompts if self.prompts is not None else frozenset(("login",))
+        return next((value for value in (wanted, "login", "select_account") if value in known), None)
 
 
 def check_issuer(issuer: str) -> None:
@@ -87,6 +94,7 @@ def read_metadata(document: Mapping[str, Any], *, issuer: str, openid: bool) -> 
         authentication_methods=_strings(document, "token_endpoint_auth_methods_supported"),
         signing_algorithms=accepted,
         iss_parameter=document.get("authorization_response_iss_parameter_supported") is True,
+        prompts=_strings(document, "prompt_values_supported"),
     )
 
 

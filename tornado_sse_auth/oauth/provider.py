@@ -132,7 +132,8 @@ class OAuthProvider:
         """Where the browser goes (RFC 6749, section 4.1.1; RFC 7636). Raises `ProviderUnavailableError`."""
         metadata = await self._current_metadata()
         attempt = request.attempt
-        prompts = [request.prompt] if request.prompt is not None else []
+        prompt = metadata.prompt(request.prompt) if request.prompt is not None else None
+        prompts = [prompt] if prompt is not None else []
         if {"openid", "offline_access"} <= attempt.scopes:
             prompts.append("consent")
         return str(
