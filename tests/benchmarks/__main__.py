@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import measuring, requests, schedule, streams, targets
+from tests.benchmarks import due, measuring, requests, revocation, schedule, streams, targets
 from tests.benchmarks.profile import profile
 from tests.benchmarks.progress import progress
 from tests.benchmarks.rows import Row, as_json, table
@@ -22,6 +22,8 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "tick": schedule.tick,
     "targets": targets.targets,
     "measuring": measuring.measuring,
+    "revocation": revocation.revocation,
+    "due": due.due,
 }
 
 

@@ -39,6 +39,7 @@ from tornado_sse_auth.testing import RecordingMetrics
 ANSWER = {"price": 42, "symbol": "TRN"}
 EVENT = {"symbol": "TRN", "price": 42.5, "marker": "fan-out"}
 PAGE = 4096
+DUE_SCOPES = "offline_access content:read"
 
 
 # -- without us --------------------------------------------------------------------------------------------------------
@@ -246,8 +247,19 @@ def everything(arguments: argparse.Namespace, url: str) -> Made:
     return [*rules, ("/-/timings", Timings), ("/-/check", CheckProvider)], settings, started
 
 
+def one_of_many(arguments: argparse.Namespace, url: str) -> Made:
+    """One of several processes on one database, whose sessions somebody else has made."""
+    client: Any = AsyncMongoClient(arguments.mongo)
+    provider = OAuthProvider(
+        issuer=arguments.issuer, client_id="app", client_secret="app-secret-app-secret-app-secret", scopes=DUE_SCOPES
+    )
+    rules, settings, started = protected(arguments, url, _store(client, arguments), provider=provider)
+    return [*rules, ("/-/timings", Timings)], settings, started
+
+
 def _store(client: Any, arguments: argparse.Namespace) -> SessionStore:
-    return MongoSessionStore(client[arguments.database], Keyring.generate())
+    keyring = Keyring.from_base64(arguments.key) if arguments.key else Keyring.generate()
+    return MongoSessionStore(client[arguments.database], keyring)
 
 
 SERVERS: dict[str, Callable[[argparse.Namespace, str], Made]] = {
@@ -257,6 +269,7 @@ SERVERS: dict[str, Callable[[argparse.Namespace, str], Made]] = {
     "uncached_motor": uncached_motor,
     "uncached_pymongo": uncached_pymongo,
     "everything": everything,
+    "one_of_many": one_of_many,
 }
 
 
@@ -286,6 +299,7 @@ def main() -> None:
     parser.add_argument("--mongo")
     parser.add_argument("--database")
     parser.add_argument("--issuer")
+    parser.add_argument("--key")
     parser.add_argument("--statsd", type=int)
     parser.add_argument("--sessions", type=int, default=1)
     parser.add_argument("--profile", metavar="FILE")

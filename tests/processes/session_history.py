@@ -50,6 +50,8 @@ class SessionHistory:
     """The same by session and token version."""
     restored_at: dict[str, float] = field(default_factory=dict)
     """When a session last had its user sign in again, by our monotonic clock."""
+    stored_at: dict[str, float] = field(default_factory=dict)
+    """When a session's newest token set was stored, milliseconds of the server."""
     leases: list[tuple[str, int, float]] = field(default_factory=list)
     """Session, presentation (1 or 2) and the server's milliseconds of each lease."""
     windows: list[float] = field(default_factory=list)
@@ -159,6 +161,7 @@ class SessionHistory:
         if not row.presented:
             self.violations.append(f"{session_id}: token {version} stored, which nobody had a lease for")
         self.refreshes[session_id] += 1
+        self.stored_at[session_id] = at
         if row.presented == 1:
             self.windows.append(at - row.sent_at)
 

@@ -9,7 +9,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.soak import clients, crashes, failover, steady
+from tests.soak import clients, crashes, failover, mixed, steady
 from tests.soak.findings import Findings
 from tests.soak.soak import Soak
 
@@ -19,6 +19,7 @@ SCENARIOS: dict[str, Callable[[Soak], Awaitable[Findings]]] = {
     "crashes-4": crashes.four_processes,
     "failover": failover.run,
     "clients": clients.run,
+    "mixed": mixed.run,
 }
 
 

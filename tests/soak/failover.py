@@ -37,11 +37,13 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(soak: Soak, *, users: int, streams: int, frozen: float = 20.0) -> AsyncIterator[Scene]:
+async def scene(
+    soak: Soak, *, users: int, streams: int, access_ttl: int = ACCESS_TTL, frozen: float = 20.0
+) -> AsyncIterator[Scene]:
     """All of it started, everybody's streams open."""
     async with AsyncExitStack() as stack:
         replicas, proxies = await stack.enter_async_context(mongod.proxied_replica_set(3))
-        judge = stack.enter_context(provider.running(access_ttl=ACCESS_TTL))
+        judge = stack.enter_context(provider.running(access_ttl=access_ttl))
         servers = await stack.enter_async_context(sample_servers(judge, [replicas.uri] * 2, DATABASE))
         history = await stack.enter_async_context(SessionHistory(replicas.uri, DATABASE))
         population = Population(soak, servers, history, users=users, streams=streams)

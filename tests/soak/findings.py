@@ -34,7 +34,7 @@ class Findings:
     unauthorized: int = 0
     """401 answers to sessions that were alive: each should have been a 503."""
     recoveries: list[float] = field(default_factory=list)
-    """Seconds from the beginning of each fault until everything worked again."""
+    """Seconds until everything worked again: from the beginning of a fault of the database, from the end of others."""
     usage: dict[str, tuple[Usage, Usage]] = field(default_factory=dict)
     """At the start and at the end, by process."""
     loop_lag: float | None = None

@@ -24,6 +24,8 @@ from tests.soak.findings import Findings, Usage
 from tests.soak.soak import Soak
 
 SIGN_INS_AT_A_TIME = 4
+SIGN_IN_ATTEMPTS = 10
+SIGN_IN_PAUSE = 1.0  # seconds between them
 PROBE_EVERY = 2.0  # seconds between one person's requests
 PUBLISH_EVERY = 1.5
 LIVEZ_EVERY = 0.1
@@ -80,7 +82,7 @@ class Population:
 
         async def arrive(number: int) -> None:
             async with slots:
-                user = await signed_in(self._servers[number % len(self._servers)], f"soak{number}")
+                user = await self._signed_in(f"soak{number}", "/auth/login", first=number)
             self.people.append(Person(user))
 
         await asyncio.gather(*map(arrive, range(self._users)))
@@ -192,16 +194,25 @@ class Population:
             row = self._history.rows.get(person.user.session_id)
             if row is not None and row.state == "active" and not row.gone:
                 return person.user.bearer
-            server = self._random.choice(self._servers)
             parts = urlsplit(url or "/auth/login")
-            try:
-                user = await signed_in(server, person.user.account, start=f"{server.url}{parts.path}?{parts.query}")
-            except (httpx.HTTPError, AssertionError, KeyError, ValueError):
-                return person.user.bearer  # asked again, later
+            user = await self._signed_in(person.user.account, f"{parts.path}?{parts.query}")
             self.signed_in_again += 1
             if user.session_id != person.user.session_id:
                 person.user = user
             return person.user.bearer
+
+    async def _signed_in(self, account: str, path: str, *, first: int | None = None) -> User:
+        """Somebody signed in, by way of one server or the next: people try again. `first`: the server to begin at."""
+        start = self._random.randrange(len(self._servers)) if first is None else first
+        for attempt in range(SIGN_IN_ATTEMPTS):
+            server = self._servers[(start + attempt) % len(self._servers)]
+            try:
+                return await signed_in(server, account, start=f"{server.url}{path}")
+            except (httpx.HTTPError, AssertionError, KeyError, ValueError) as error:
+                self.statuses["sign-in failed"] += 1
+                failure = error
+            await asyncio.sleep(SIGN_IN_PAUSE)
+        raise failure
 
     # -- what they do ----------------------------------------------------------------------------------------------
 
@@ -289,7 +300,9 @@ class Population:
                 await self._client.get(f"{server.url}/livez")
                 self._live[server.port].append(time.monotonic() - begun)
             except httpx.HTTPError:
-                pass  # a server that is not there has no loop
+                # It is being killed, or frozen: what it takes to come back is no lag of its loop.
+                while not await asyncio.to_thread(server.is_ready):  # noqa: ASYNC110 - in another process
+                    await asyncio.sleep(LIVEZ_EVERY)
             await asyncio.sleep(LIVEZ_EVERY)
 
     async def _feel_own_lag(self) -> None:

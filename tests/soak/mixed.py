@@ -1,0 +1,100 @@
+"""Everything at once: two servers, a thousand streams, a replica set of three, and faults at random from the seed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from tests.parts.process import ServerProcess
+from tests.soak.crashes import LEASES, Crashes
+from tests.soak.failover import PATIENCE, Scene, scene
+from tests.soak.findings import Findings
+from tests.soak.soak import Soak
+
+ACCESS_TTL = 20
+USERS = 100
+STREAMS = 10
+QUIET = (2.0, 6.0)  # between two faults
+FROZEN_SERVER = (2.0, 20.0)  # beyond a lease, and not so long that others present what it holds
+FROZEN_PROVIDER = (1.0, 8.0)
+LEAVE = 0.3  # of all followers, at once
+SPARE_DESCRIPTORS = 100
+
+
+async def run(soak: Soak) -> Findings:
+    """One fault after the other, each until all is well again."""
+    findings = Findings(scenario=soak.scenario)
+    async with scene(soak, users=USERS, streams=STREAMS, access_ttl=ACCESS_TTL) as stage:
+        disasters = Disasters(soak, stage)
+        worst: dict[str, float] = {}
+        counts: Counter[str] = Counter()
+        soak.begin()
+        while not soak.over:
+            await asyncio.sleep(soak.random.uniform(*QUIET))
+            name = soak.random.choice(sorted(disasters.all))
+            soak.tell(f"{name}; {stage.population.open_streams} streams, {sum(counts.values())} faults")
+            async with disasters.all[name]():
+                recovery = await stage.population.recovered(timeout=PATIENCE)
+            findings.must(recovery is not None, f"{name}: not recovered within {PATIENCE:.0f} s")
+            findings.recoveries.append(PATIENCE if recovery is None else recovery)
+            counts[name] += 1
+            worst[name] = max(worst.get(name, 0.0), findings.recoveries[-1])
+        await asyncio.sleep(LEASES)
+        await stage.population.finish(findings)
+        disasters.crashes.judge(findings, await stage.judge.stats())
+    findings.must(not findings.streams_closed, f"streams closed: {findings.streams_closed}")
+    start, end = (sum(usage[at].descriptors for usage in findings.usage.values()) for at in (0, 1))
+    findings.must(end <= start + SPARE_DESCRIPTORS, f"descriptors: {start} at the start, {end} at the end")
+    findings.notes.append(
+        "faults, with the worst time to recovery: "
+        + ", ".join(f"{name} {count} ({worst[name]:.1f} s)" for name, count in sorted(counts.items()))
+    )
+    return findings
+
+
+class Disasters:
+    """What may happen; the body of each runs while it does, or right after it."""
+
+    def __init__(self, soak: Soak, stage: Scene) -> None:
+        self.crashes = Crashes(soak, stage.servers, stage.history)
+        self._random = soak.random
+        self._stage = stage
+        self.all: dict[str, Callable[[], AbstractAsyncContextManager[None]]] = {
+            **{f"primary {name}": fault for name, fault in stage.faults.all.items()},
+            "server killed": self.server_killed,
+            "server frozen": self.server_frozen,
+            "provider frozen": self.provider_frozen,
+            "followers leave": self.followers_leave,
+        }
+
+    @asynccontextmanager
+    async def server_killed(self) -> AsyncIterator[None]:
+        """SIGKILL, and a new start."""
+        await self.crashes.kill(self._random.choice(self._stage.servers))
+        yield
+
+    @asynccontextmanager
+    async def server_frozen(self) -> AsyncIterator[None]:
+        """SIGSTOP, for less or for more than a lease."""
+        await self._freeze(self._random.choice(self._stage.servers), self._random.uniform(*FROZEN_SERVER))
+        yield
+
+    @asynccontextmanager
+    async def provider_frozen(self) -> AsyncIterator[None]:
+        """SIGSTOP, while refreshes are under way."""
+        await self._freeze(self._stage.judge, self._random.uniform(*FROZEN_PROVIDER))
+        yield
+
+    @asynccontextmanager
+    async def followers_leave(self) -> AsyncIterator[None]:
+        """A third of all streams is hung up in one moment, and opened again."""
+        followers = self._stage.population.followers
+        for follower in self._random.sample(followers, int(LEAVE * len(followers))):
+            follower.hang_up()
+        yield
+
+    async def _freeze(self, process: ServerProcess, seconds: float) -> None:
+        with process.stopped():
+            await asyncio.sleep(seconds)
