@@ -32,7 +32,10 @@ def parameters(function: object) -> str:
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
-        (mcp.server.runner.serve_one, "(server, dctx, method, params, *, connection, lifespan_state)"),
+        (mcp.server.runner.ServerRunner, "(server, connection, lifespan_state, *, init_options=None)"),
+        (mcp.server.runner.ServerRunner._on_request, "(self, dctx, method, params)"),
+        (mcp.server.runner.ServerRunner._on_notify, "(self, dctx, method, params)"),
+        (mcp.server.runner.aclose_shielded, "(connection)"),
         (mcp.server.runner.modern_error_data, "(exc)"),
         (
             mcp.server.connection.Connection.from_envelope,
@@ -65,6 +68,10 @@ def test_the_attributes_that_are_not_public_are_there() -> None:
     def resource(name: str) -> str:
         return name
 
+    connection = mcp.server.connection.Connection.from_envelope("2026-07-28", None, {})
+    assert not connection.exit_stack._exit_callbacks  # type: ignore[attr-defined]
+    connection.exit_stack.callback(print)
+    assert connection.exit_stack._exit_callbacks  # type: ignore[attr-defined]
     low = server._lowlevel_server
     assert low.get_tool_input_schema is not None
     assert low.get_tool_input_schema("tool") is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,7 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.runner import ServerRunner
 from mcp.server.subscriptions import InMemorySubscriptionBus, SubscriptionBus
 from mcp.shared.exceptions import MCPError
+from mcp.shared.inbound import X_MCP_HEADER_KEY
 from mcp_types import CallToolRequestParams, SubscriptionsListenRequestParams
 from mcp_types.jsonrpc import INVALID_PARAMS
 
@@ -76,6 +78,7 @@ class MCPEndpoint:
         self.sse_peers: dict[str, SSEPeer] = {}
         add_session_methods(self.server)
         self._lifespan: Lifespan | None = None
+        self._in_headers: dict[str, tuple[Mapping[str, Any], bool]] = {}
         auth.on_close(self.close)
 
     def routes(self) -> list[Any]:
@@ -121,10 +124,17 @@ class MCPEndpoint:
             handler.requirements = self.rules.both(handler.requirements, needed)
             needed.check(handler.user, self.auth.options.subscription_levels)
 
-    def input_schema(self, name: Any) -> Mapping[str, Any] | None:
-        """The schema of a tool's arguments, where the server can tell it without being asked for the list."""
+    def repeated_in_headers(self, tool: Any) -> Mapping[str, Any] | None:
+        """The schema of the tool's arguments, where any of them is repeated in a header (SEP-2243) and the server can
+        tell it without being asked for the list."""
         lookup = self.server.get_tool_input_schema
-        return lookup(name) if lookup is not None and isinstance(name, str) else None
+        schema = lookup(tool) if lookup is not None and isinstance(tool, str) else None
+        if schema is None:
+            return None
+        known = self._in_headers.get(tool)
+        if known is None or known[0] is not schema:  # a tool may be replaced while the server runs
+            known = self._in_headers[tool] = schema, X_MCP_HEADER_KEY in json.dumps(schema, default=str)
+        return schema if known[1] else None
 
     def _refuse_unknown_tools(self, server: MCPServer[Any]) -> None:
         """The SDK answers a call of an unknown tool with a result; the specification wants an error (server/tools,

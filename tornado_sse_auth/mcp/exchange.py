@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from mcp.server.connection import Connection
 from mcp.server.lowlevel.server import Server
-from mcp.server.runner import modern_error_data, serve_one
+from mcp.server.runner import ServerRunner, aclose_shielded, modern_error_data
 from mcp.shared.dispatcher import CallOptions
 from mcp.shared.exceptions import NoBackChannelError
 from mcp.shared.inbound import ERROR_CODE_HTTP_STATUS, InboundModernRoute
@@ -160,9 +160,14 @@ class Exchange:
         request = self._request
         connection = Connection.from_envelope(route.protocol_version, route.client_info, route.client_capabilities)
         try:
-            result = await serve_one(
-                server, self, request.method, request.params, connection=connection, lifespan_state=lifespan_state
-            )
+            try:
+                # Not by `on_request`: a cached property, it makes a cycle of the runner at its first use.
+                result = await ServerRunner(server, connection, lifespan_state)._on_request(
+                    self, request.method, request.params
+                )
+            finally:
+                if connection.exit_stack._exit_callbacks:  # type: ignore[attr-defined] # hardly ever; a shield costs
+                    await aclose_shielded(connection)
         except AccessRefused as error:
             refused = error.auth_error
         except AuthError as error:

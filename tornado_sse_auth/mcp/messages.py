@@ -17,6 +17,7 @@ from mcp_types.jsonrpc import (
     RequestId,
 )
 from pydantic import ValidationError
+from pydantic_core import PydanticSerializationError, to_json
 
 from ..errors import InvalidRequestError
 from ..web.json_body import read_json
@@ -64,8 +65,8 @@ def read_message(body: bytes) -> tuple[Message, dict[str, Any]]:
 def encode(message: Mapping[str, Any]) -> bytes:
     """A message as compact JSON."""
     try:
-        return json.dumps(message, separators=(",", ":"), ensure_ascii=False).encode()
-    except UnicodeEncodeError:  # lone surrogates stand as escapes
+        return to_json(message)
+    except PydanticSerializationError:  # lone surrogates: they stand as escapes
         return json.dumps(message, separators=(",", ":")).encode()
 
 

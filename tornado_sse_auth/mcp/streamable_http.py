@@ -92,7 +92,10 @@ class StreamableHTTPHandler(StatefulHandler):
         self.endpoint.check_access(self, message.method, message.params)
         self.enter()
         self.exchange = Exchange(self, message, headers)
-        await self.exchange.serve(self.endpoint.server, route, await self.endpoint.lifespan())
+        try:
+            await self.exchange.serve(self.endpoint.server, route, await self.endpoint.lifespan())
+        finally:
+            self.exchange = None  # they know one another: what a request leaves behind must not wait for a collection
 
     def _route(
         self, message: JSONRPCRequest, document: dict[str, Any], lines: list[tuple[str, str]], headers: dict[str, str]
@@ -104,7 +107,7 @@ class StreamableHTTPHandler(StatefulHandler):
         if isinstance(route, InboundLadderRejection) or message.method != "tools/call":
             return route
         params = message.params or {}
-        schema = self.endpoint.input_schema(params.get("name"))
+        schema = self.endpoint.repeated_in_headers(params.get("name"))
         arguments = params.get("arguments") or {}
         if schema is None or not isinstance(arguments, dict):
             return route

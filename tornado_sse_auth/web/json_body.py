@@ -19,10 +19,11 @@ def read_json(body: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     """A JSON document of at most `max_depth` levels, whose numbers a double can hold or are integers of at most 400
     digits. Raises `InvalidRequestError`."""
     try:
-        document = json.loads(body.decode("utf-8"), parse_constant=_refuse, parse_int=_integer, parse_float=_finite)
+        document = _DECODER.decode(body.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InvalidRequestError("The body is not a JSON document.", reason=str(error)[:200]) from None
-    if _is_deep(document, max_depth):
+    # A document with no more brackets than levels needs no walk.
+    if body.count(b"{") + body.count(b"[") > max_depth and _is_deep(document, max_depth):
         raise InvalidRequestError("The JSON document is nested too deeply.")
     return document
 
@@ -64,3 +65,6 @@ def _finite(digits: str) -> float:
     if not math.isfinite(number):
         raise ValueError("a number beyond what a double holds")
     return number
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse, parse_int=_integer, parse_float=_finite)
