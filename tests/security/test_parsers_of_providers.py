@@ -1,4 +1,4 @@
-"""Random answers of a provider: a token set, metadata, keys and claims that can be used, or a refusal."""
+"""Random answers of a provider: a token set, metadata, keys and claims that can be used, or a refusal (SEC-07)."""
 
 from __future__ import annotations
 

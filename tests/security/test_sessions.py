@@ -35,8 +35,8 @@ async def test_everybody_gets_their_own_answer(running: World) -> None:
 
 
 async def test_a_second_tab_cannot_bring_a_session_back(running: World) -> None:
-    """SEC-25, SEC-49; CVE-2021-41247: sign-out by GET is 405, by another page's form 403; after the real one the other
-    tab's stream ends, its requests are 401 and whatever it sends changes nothing."""
+    """SEC-11, SEC-25, SEC-49; CVE-2021-41247: sign-out by GET is 405, by another page's form 403; after the
+    real one the other tab's stream ends, its requests are 401 and whatever it sends changes nothing."""
     async with running.client() as browser:
         await running.sign_in(browser)
         cookie = {"Cookie": f"{running.app.cookie}={browser.cookies[running.app.cookie]}"}
