@@ -1,4 +1,4 @@
-"""The authorization endpoint and its page: what is asked, of whom, and where the answer goes."""
+"""The authorization endpoint and its page: what is asked, of whom, and where the answer goes (SEC-04, SEC-05)."""
 
 from __future__ import annotations
 

@@ -69,9 +69,9 @@ class Kit:
     refresher: TokenRefresher
     heard: Heard
 
-    async def session(self, *, life: float = 300, **token_set: Any) -> Session:
+    async def session(self, *, subject: str = "alice", life: float = 300, **token_set: Any) -> Session:
         """A session as after a sign-in whose access token has just expired."""
-        tokens = self.scripted.issue("alice", SCOPES)
+        tokens = self.scripted.issue(subject, SCOPES)
         now = self.clock.time()
         values: dict[str, Any] = {
             "access_token": Secret(tokens["access_token"]),
@@ -80,9 +80,9 @@ class Kit:
             "expires_at": now,
             "scopes": frozenset(SCOPES.split()),
         }
-        claims = {"iss": self.scripted.issuer, "sub": "alice"}
+        claims = {"iss": self.scripted.issuer, "sub": subject}
         session, _ = await self.sessions.create(
-            user_id=f"{self.scripted.issuer}|alice",
+            user_id=f"{self.scripted.issuer}|{subject}",
             scopes=SCOPES.split(),
             claims=claims,
             token_set=TokenSet(**{**values, **token_set}),

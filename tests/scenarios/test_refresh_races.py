@@ -11,6 +11,7 @@ from tests.parts.scripted_provider import Answer
 from tests.scenarios.refresh_kit import Kit
 from tornado_sse_auth.errors import InvalidTokenError, ProviderUnavailableError, StoreUnavailableError
 from tornado_sse_auth.identity import Session, SessionState
+from tornado_sse_auth.sessions import refresh_exchange
 from tornado_sse_auth.sessions.refresh_exchange import ENRICH_INTERVAL, LEASE_LENGTH
 from tornado_sse_auth.sessions.token_refresh import LeaseBusy, RefreshPostponed, TokenRefresher
 from tornado_sse_auth.stores.base import Lease
@@ -178,3 +179,65 @@ async def test_after_the_close_nothing_is_sent(kit: Kit) -> None:
         await busy.fresh(sessions[2], min_ttl=30)
     gate.set()
     assert len(kit.scripted.calls("token")) == 1
+
+
+async def test_a_lease_is_renewed_while_the_provider_takes_its_time(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REL-02; oauth2-proxy#3456: the answer comes after three lease lengths, and nobody else has asked meanwhile."""
+    monkeypatch.setattr(refresh_exchange, "LEASE_RENEWAL", 0.01)
+    session = await kit.session()
+    other = kit.another()
+    gate = asyncio.Event()
+    kit.scripted.script("token", Answer(gate=gate))
+    slow = asyncio.create_task(kit.attempt(session))
+    await kit.scripted.wait_for_calls("token")
+    for _ in range(8):
+        kit.clock.advance(LEASE_LENGTH - 5.0)
+        async with asyncio.timeout(10):
+            while (await kit.row(session)).refresh.until < kit.clock.time() + LEASE_LENGTH:  # noqa: ASYNC110 - by its holder's timer
+                await asyncio.sleep(0.005)
+        with pytest.raises(LeaseBusy):
+            await other.attempt(session.id, session.token_version)
+    gate.set()
+    assert (await slow).token_version == 2
+    assert len(kit.scripted.calls("token")) == 1
+    assert kit.metrics.counters["token.refresh.reattempt"] == 0
+    await other.close(5.0)
+
+
+async def test_a_provider_that_is_gone_is_asked_by_a_few_and_for_all(kit: Kit) -> None:
+    """REL-17: a hundred and fifty sessions due at once, a provider that fails for ten minutes: trial calls, one at a
+    time, further and further apart; nobody is signed out, no token is presented twice after a known outcome, and
+    soon after its return everybody has a new token set."""
+    sessions = [await kit.session(subject=f"user{number}") for number in range(150)]
+    begun = kit.clock.monotonic()
+    kit.scripted.script("token", *[Answer(status=503)] * 1000)
+    at: list[float] = []
+
+    async def tick(waiting: list[Session]) -> list[Session]:
+        """What the refresh managers of a process do in a second; gives who still waits."""
+        before = len(kit.scripted.calls("token"))
+        results = await asyncio.gather(*map(kit.attempt, waiting), return_exceptions=True)
+        at.extend([kit.clock.monotonic() - begun] * (len(kit.scripted.calls("token")) - before))
+        assert all(isinstance(result, Session | RefreshPostponed) for result in results), results
+        kit.clock.advance(1.0)
+        return [one for one, result in zip(waiting, results, strict=True) if isinstance(result, RefreshPostponed)]
+
+    for second in range(600):
+        if second < 30 or second % 10 == 0:
+            sessions = await tick(sessions)
+        else:
+            kit.clock.advance(1.0)
+    assert len(sessions) == 150
+    first_minute, later = sum(when < 60 for when in at), sum(when >= 60 for when in at)
+    assert first_minute <= 5 + 10 + 10  # until the breaker opens, those under way then, and trials
+    assert later <= 540 / 30 + 1  # one trial each longest pause
+    for session in sessions:
+        assert (await kit.row(session)).state is SessionState.ACTIVE
+    kit.scripted._scripts.clear()
+    seconds = 0
+    while sessions:
+        sessions = await tick(sessions)
+        seconds += 1
+        assert seconds <= 90
+    assert kit.metrics.counters["token.refresh.success"] == 150
+    assert kit.scripted.revoked_families == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from tests.authorization_server.kit import world as authorization_server
 from tests.parts.scripted_provider import Answer
 from tests.security.kit import World, world
 from tornado_sse_auth.errors import AuthError
@@ -76,7 +78,9 @@ async def test_every_row_of_the_table_is_written(caplog: pytest.LogCaptureFixtur
         lines = seen(running)
         answered = {answer.headers["X-Request-ID"] for answer in running.answers}
     known = codes()
-    assert {(line["event"], "*" if line["outcome"] in known else line["outcome"]) for line in lines} == documented()
+    rows = {(line["event"], "*" if line["outcome"] in known else line["outcome"]) for line in lines}
+    elsewhere = {("grant", "success"), ("client-registration", "success"), ("key-rotation", "success")}
+    assert rows == documented() - elsewhere
     for line in lines:
         assert set(line) == FIELDS
         assert line["request_id"] in answered
@@ -85,3 +89,16 @@ async def test_every_row_of_the_table_is_written(caplog: pytest.LogCaptureFixtur
     assert all("\n" not in record.getMessage() for record in caplog.records if record.name.endswith(".audit"))
     signed_in = [line for line in lines if (line["event"], line["outcome"]) == ("sign-in", "success")]
     assert all(line["user_id"].endswith("|alice") and line["session_id"] for line in signed_in)
+
+
+async def test_what_clients_are_given_is_written_too(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-09: a client that registers, and a user who allows it. The operator's `key-rotation` is seen in
+    tests/operator."""
+    caplog.set_level(logging.INFO, logger="tornado_sse_auth.audit")
+    async with authorization_server() as served:
+        installed = await served.installation()
+    lines = [json.loads(line.message) for line in caplog.records if line.name == "tornado_sse_auth.audit"]
+    written = [(line["event"], line["outcome"], installed.client_id in (line["reason"] or "")) for line in lines]
+    assert ("client-registration", "success", True) in written
+    assert ("grant", "success", True) in written
+    assert all(set(line) == FIELDS for line in lines)
