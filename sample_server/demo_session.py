@@ -12,11 +12,11 @@ DEMO_USER = "ada"
 BEARER_TTL = 86_400
 
 
-async def demo_bearer(url: str) -> Secret:
-    """Sign in at the running server `url` as a browser does, and make a bearer with the cookie. Raises
+async def demo_bearer(url: str, user: str = DEMO_USER) -> Secret:
+    """Sign `user` in at the running server `url` as a browser does, and make a bearer with the cookie. Raises
     `httpx.HTTPError` where one of the steps fails."""
     async with httpx.AsyncClient(timeout=10.0, trust_env=False, follow_redirects=True) as browser:
-        signed_in = await browser.get(f"{url}/auth/login", params={"login_hint": DEMO_USER, "return_to": "/me"})
+        signed_in = await browser.get(f"{url}/auth/login", params={"login_hint": user, "return_to": "/me"})
         signed_in.raise_for_status()
         made = await browser.post(
             f"{url}/auth/token",

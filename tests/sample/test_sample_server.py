@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
 
 import httpx
 import pytest
 
+from sample_server.demo_session import demo_bearer
 from tests.parts.process import ServerProcess
 from tests.parts.sse_client import SSEClient
+from tests.parts.statsd import StatsDListener
 
 CURL = r'curl -N -H "Authorization: Bearer (?P<bearer>[\w-]+)" (?P<url>http://127\.0\.0\.1:\d+)/events'
 
@@ -147,3 +152,60 @@ def test_options_from_the_environment() -> None:
     assert (options.port, options.max_streams_per_user) == (9000, 7)
     assert options.public_url == "http://127.0.0.1:9000"
     assert "hunter2" not in repr(parse_options(["x"], {"SAMPLE_CLIENT_SECRET": "hunter2", **os.environ}))
+
+
+async def test_options_take_effect(statsd: StatsDListener) -> None:
+    """Each as the reference says, at a running server."""
+    options = (
+        "--scopes=openid offline_access profile",
+        "--grant-scopes=reports:read reports:write",
+        "--session-ttl=3600",
+        "--allowed-hosts=other.example",
+        "--allowed-origins=https://pages.example",
+        "--trusted-proxies=127.0.0.0/8",
+        "--max-streams=2",
+        "--max-streams-per-user=1",
+        f"--statsd={statsd.host}:{statsd.port}",
+        "--statsd-prefix=pre",
+        "--statsd-instance=i1",
+    )
+    with running(*options) as sample:
+        ada = sample.bearer
+        async with sample.client() as client:
+            scopes = set((await client.get("/me")).json()["scopes"])
+            assert scopes == {"openid", "offline_access", "profile", "reports:read", "reports:write"}
+            allowed = await client.get("/me", headers={"Host": "other.example", "X-Request-ID": "from-the-proxy"})
+            assert (allowed.status_code, allowed.headers["X-Request-ID"]) == (200, "from-the-proxy")
+            page = await client.get("/me", headers={"Origin": "https://pages.example"})
+            assert page.headers["Access-Control-Allow-Origin"] == "https://pages.example"
+            hidden = {"Host": "evil.example", "X-Forwarded-For": "203.0.113.9"}
+            assert (await client.get("/me", headers=hidden)).status_code == 421
+            sample.process.wait_for_line(r'audit .*"remote":"203\.0\.113\.9","outcome":"invalid_host"')
+        bearers = {name: (await demo_bearer(sample.url, name)).reveal() for name in ("grace", "alan")}
+        async with (
+            SSEClient(f"{sample.url}/events", bearer=ada) as first,
+            SSEClient(f"{sample.url}/events", bearer=ada) as second,
+            SSEClient(f"{sample.url}/events", bearer=bearers["grace"]) as other,
+            SSEClient(f"{sample.url}/events", bearer=bearers["alan"]) as last,
+        ):
+            ends = (await first.next("open")).json()["expires_at"]
+            assert ends <= time.time() + 3600
+            assert [stream.status for stream in (second, other, last)] == [429, 200, 503]
+            for stream, code in ((second, "too_many_streams"), (last, "overloaded")):
+                assert json.loads(await stream.body())["error"] == code
+                assert int(stream.response.headers["Retry-After"]) >= 1
+    assert (await statsd.wait_for("pre.stream.open.i1"))[-1].value == 0
+    assert (await statsd.wait_for("pre.stream.opened"))[0].value >= 1
+
+
+async def test_a_second_signal_ends_at_once(sample: Sample) -> None:
+    """While the first one still spreads the ends of the streams over the drain."""
+    async with AsyncExitStack() as stack:
+        streams = [
+            await stack.enter_async_context(SSEClient(f"{sample.url}/events", bearer=sample.bearer)) for _ in range(50)
+        ]
+        sample.process.signal(signal.SIGTERM)
+        await streams[0].next("end")
+        sample.process.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(sample.process.wait, 15) == 1
+        assert not all(event.event == "end" for event in (stream.events[-1] for stream in streams))
