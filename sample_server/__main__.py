@@ -9,7 +9,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from tornado.netutil import bind_sockets
@@ -87,7 +87,8 @@ class _Port:
 
 def _run(options: SampleOptions, port: _Port, child: Child | None) -> int:
     try:
-        asyncio.run(_serve(options, port, child))
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(options, port, child))
     except ConfigurationError as error:
         print(f"sample_server: {error}", file=sys.stderr)
         return 2
@@ -95,6 +96,15 @@ def _run(options: SampleOptions, port: _Port, child: Child | None) -> int:
         print(f"sample_server: the session store does not answer: {error.reason}", file=sys.stderr)
         return 1
     return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where the extra `speed` has brought it."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _serve(options: SampleOptions, port: _Port, child: Child | None) -> None:
