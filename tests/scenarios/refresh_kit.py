@@ -49,8 +49,8 @@ class Heard:
     def session_ended(self, session_id: str, reason: str) -> None:
         self.ended.append((session_id, reason))
 
-    def count(self, session_id: str) -> int:
-        return 1
+    def version(self, session_id: str) -> int | None:
+        return 0
 
     def session_ids(self) -> Iterable[str]:
         return ()

@@ -24,8 +24,8 @@ class Streams:
         self.heard = asyncio.Event()
         self.open: set[str] = {"s1"}
 
-    def count(self, session_id: str) -> int:
-        return int(session_id in self.open)
+    def version(self, session_id: str) -> int | None:
+        return max((told.version for told in self.told), default=0) if session_id in self.open else None
 
     def session_ids(self) -> Iterable[str]:
         return tuple(self.open)
@@ -54,6 +54,26 @@ async def test_a_change_at_the_end_of_a_read_is_read_too() -> None:
         assert len(streams.told) == expected
         streams.heard.clear()
         watch._on_change(change)
+    await watch.close()
+
+
+async def test_what_a_process_has_written_itself_is_not_read_again() -> None:
+    """The feed tells every process of every write, the writer too."""
+    clock = ManualClock()
+    store = MemorySessionStore(clock=clock)
+    await store.insert(make_session(clock, "s1"))
+    session = await store.find("s1")
+    assert session is not None
+    watch = SessionWatch(store, SessionCache(size=10, ttl=5.0, clock=clock), clock)
+    streams = Streams()
+    watch.start(streams, streams)
+    store._listeners = Listeners()
+    written = await store.update(replace(session, scopes=frozenset()))
+    watch.changed(written)
+    watch._on_change(SessionChange(ChangeKind.CHANGED, "s1", written.version))
+    assert not watch._reading
+    watch._on_change(SessionChange(ChangeKind.CHANGED, "s1", written.version + 1))
+    assert watch._reading
     await watch.close()
 
 

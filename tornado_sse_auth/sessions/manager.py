@@ -293,8 +293,16 @@ class SessionManager:
 
     async def _end_credential(self, session_id: str, digest: bytes, *, reason: str) -> None:
         now = self._clock.time()
-        session = await self.update(session_id, lambda stored: without_credential(stored, digest, now=now))
-        if session is not None and not session.credentials:
+        last = False
+
+        def change(stored: Session) -> Session | None:
+            nonlocal last
+            changed = without_credential(stored, digest, now=now)
+            last = changed is not None and not changed.credentials
+            return None if last else changed
+
+        await self.update(session_id, change)
+        if last:
             await self.revoke(session_id, reason=reason)
 
     async def revoke(self, session_id: str, *, reason: str = "revoked") -> bool:

@@ -317,6 +317,9 @@ class RefreshExchange:
                 "userinfo", saved, self._provider.userinfo(answer.access_token, subject=str(subject))
             )
 
+        if not signed and not told and enriched_at == saved.enriched_at:
+            return
+
         def change(session: Session) -> Session | None:
             changed = replace(session, enriched_at=enriched_at)
             if signed or told:

@@ -38,8 +38,8 @@ class SessionListener(Protocol):
 class OpenSessions(Protocol):
     """Which stored sessions have open streams in this process."""
 
-    def count(self, session_id: str) -> int:
-        """Open streams of the session."""
+    def version(self, session_id: str) -> int | None:
+        """The newest version known of a session with open streams; None where it has none."""
         ...
 
     def session_ids(self) -> Iterable[str]:
@@ -123,8 +123,11 @@ class SessionWatch:
             if not self._cache.is_ended(change.session_id):
                 self.ended(change.session_id, "revoked")
         else:
+            known = self._open.version(change.session_id) if self._open is not None else None
+            if known is not None and change.version is not None and change.version <= known:
+                return  # mostly what this process itself has written
             self._cache.invalidate(change.session_id)
-            if self._open is not None and self._open.count(change.session_id):
+            if known is not None:
                 self.read_again(change.session_id)
 
     async def _read(self, session_id: str) -> None:

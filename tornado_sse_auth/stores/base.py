@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -40,10 +40,12 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SessionChange:
-    """One line of the change feed; `session_id` is empty for LOST."""
+    """One line of the change feed; `session_id` is empty for LOST. `version`: the row's after the change, where that is
+    known."""
 
     kind: ChangeKind
     session_id: str = ""
+    version: int | None = field(default=None, compare=False)
 
 
 ChangeListener = Callable[[SessionChange], None]

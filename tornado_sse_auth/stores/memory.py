@@ -233,7 +233,7 @@ class MemorySessionStore(SessionStore):
     def _write(self, session: Session) -> Session:
         """Store the next version and tell."""
         row = self._put(replace(session, version=session.version + 1))
-        self._tell(SessionChange(ChangeKind.CHANGED, row.id))
+        self._tell(SessionChange(ChangeKind.CHANGED, row.id, row.version))
         return row
 
     def _put(self, session: Session) -> Session:

@@ -81,7 +81,7 @@ FEED = (
             ]
         }
     },
-    {"$project": {"operationType": 1, "documentKey": 1, "wallTime": 1}},
+    {"$project": {"operationType": 1, "documentKey": 1, "wallTime": 1, "updateDescription.updatedFields.version": 1}},
 )
 
 
@@ -310,7 +310,8 @@ class MongoSessionStore(SessionStore):
 
     def _on_change(self, change: Mapping[str, Any]) -> None:
         kind = ChangeKind.ENDED if change["operationType"] == "delete" else ChangeKind.CHANGED
-        self._listeners.notify(SessionChange(kind, change["documentKey"]["_id"]))
+        version = change.get("updateDescription", {}).get("updatedFields", {}).get("version")
+        self._listeners.notify(SessionChange(kind, change["documentKey"]["_id"], version))
 
     def _on_loss(self) -> None:
         self._listeners.notify(SessionChange(ChangeKind.LOST))

@@ -148,6 +148,11 @@ class StreamRegistry:
         group = self._groups.get(session_id)
         return len(group.streams) if group is not None else 0
 
+    def version(self, session_id: str) -> int | None:
+        """The newest version known of a session with open streams; None where it has none."""
+        group = self._groups.get(session_id)
+        return group.session.version if group is not None else None
+
     def session_ids(self) -> Iterable[str]:
         """Every stored session with an open stream."""
         return [session_id for session_id, group in self._groups.items() if group.session.stored]
