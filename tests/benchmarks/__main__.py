@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import due, mcp_rows, measuring, requests, revocation, schedule, streams, targets
+from tests.benchmarks import due, mcp_rows, measuring, probes, requests, revocation, schedule, streams, targets
 from tests.benchmarks.profile import profile
 from tests.benchmarks.progress import progress
 from tests.benchmarks.rows import Row, as_json, table
@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "revocation": revocation.revocation,
     "due": due.due,
     "mcp": mcp_rows.mcp,
+    "probes": probes.probes,
 }
 
 

@@ -232,6 +232,12 @@ def uncached_pymongo(arguments: argparse.Namespace, url: str) -> Made:
     return protected(arguments, url, _store(client, arguments), session_cache_ttl=0)
 
 
+def cached_pymongo(arguments: argparse.Namespace, url: str) -> Made:
+    """MongoDB through PyMongo, asked once for each session."""
+    client: Any = AsyncMongoClient(arguments.mongo)
+    return protected(arguments, url, _store(client, arguments), session_cache_ttl=600, drain_timeout=0.1)
+
+
 def everything(arguments: argparse.Namespace, url: str) -> Made:
     """Real MongoDB and a real provider; timers are kept."""
     client: Any = AsyncMongoClient(arguments.mongo)
@@ -268,6 +274,7 @@ SERVERS: dict[str, Callable[[argparse.Namespace, str], Made]] = {
     "cached": cached,
     "uncached_motor": uncached_motor,
     "uncached_pymongo": uncached_pymongo,
+    "cached_pymongo": cached_pymongo,
     "everything": everything,
     "one_of_many": one_of_many,
 }

@@ -22,6 +22,9 @@ class Check(ABC):
     async def ask(self) -> Answer:
         """The answer. May raise, and may take too long: `unanswered` says what that means."""
 
+    async def close(self) -> None:  # noqa: B027 - most checks leave nothing running
+        """End what `ask` left running. Does nothing, unless a check says otherwise."""
+
     def unanswered(self, reason: str) -> Answer:
         """What it means that `ask` raised or did not end in time; `reason` is free of secrets and addresses."""
         trouble = Trouble(

@@ -15,6 +15,7 @@ from .check import Check
 from .loop_lag import LoopLag
 from .process import DescriptorsCheck, LoopCheck, RefreshCheck, StreamsCheck, TargetsCheck
 from .provider import CertificateCheck, ClientCheck, ProviderCheck, ProviderKeysCheck, TokenEndpointCheck
+from .sealing import SealingCheck
 from .store import ChangeFeedCheck, LookupCheck, ReplicaSetCheck, StoreCheck
 
 __all__ = ["process_checks", "provider_checks", "store_checks"]
@@ -29,6 +30,7 @@ def store_checks(
         LookupCheck(sessions, observations),
         ReplicaSetCheck(store),
         ChangeFeedCheck(store, events),
+        SealingCheck(store, clock),
     ]
 
 

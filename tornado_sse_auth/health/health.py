@@ -135,6 +135,7 @@ class _Probe:
         if self.flight is not None:
             self.flight.cancel()
             await asyncio.wait({self.flight}, timeout=CHECK_TIMEOUT)
+        await self.check.close()
 
     def late(self) -> None:
         """The check does not even end when it is cancelled."""

@@ -39,7 +39,7 @@ class ProviderCheck(Check):
             trouble = Trouble(
                 what="the provider has said of itself what is not to be used",
                 detail="another issuer, or endpoints that are not safe; the log says which",
-                hurts="nobody can sign in, and tokens are refreshed as before",
+                hurts="servers that start now refuse to, and this one goes on with what the provider said before",
                 remedy="compare --issuer with the issuer that the provider's metadata names",
             )
             return Answer(status=Status.WARN, trouble=trouble)
@@ -47,7 +47,7 @@ class ProviderCheck(Check):
 
     def unanswered(self, reason: str) -> Answer:
         trouble = Trouble(
-            what="the sign-in provider has not answered",
+            what="the sign-in provider has not answered as it should",
             detail=reason,
             hurts="sign-ins wait and tokens are not refreshed, while sessions and streams go on",
             remedy="look at the provider's own status, and at the network to it",

@@ -108,7 +108,7 @@ def _trouble_of(view: ReplicaSetView) -> Trouble | None:
     if not view.primary:
         return Trouble(
             what="the MongoDB replica set has had no primary",
-            detail=f"{view.members} members are configured",
+            detail=f"members configured: {view.members}",
             hurts=STORE_HURTS,
             remedy="bring a majority of its members back, and see that they reach each other",
         )
