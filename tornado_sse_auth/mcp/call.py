@@ -23,7 +23,7 @@ from ..events import EventLog
 from ..streams.event import chunk, encode_retry
 from ..streams.reasons import CloseReason
 from .live_session import LiveSession
-from .message_stream import MessageStream
+from .message_stream import HEADERS_WITHIN, MessageStream
 from .messages import encode, error_message, event
 from .served_request import CANCELLED, ServedRequest
 
@@ -93,12 +93,10 @@ class Call(ServedRequest):
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin; after a heartbeat's time without a word the answer becomes a stream, which is kept alive."""
-        assert self._handler is not None  # noqa: S101 - nobody detaches what has not begun
-        quiet = self._handler.sse_auth.options.heartbeat
+        """Begin; after a moment without a word the answer becomes a stream, which is kept alive."""
         super().start()
         self._live.streams[self.stream_id] = self
-        self._timer = asyncio.get_running_loop().call_later(quiet, self._begin_quietly)
+        self._timer = asyncio.get_running_loop().call_later(HEADERS_WITHIN, self._begin_quietly)
 
     def detach(self) -> None:
         """The connection is gone, or is used no more; the request goes on."""

@@ -22,7 +22,7 @@ from mcp_types.jsonrpc import ErrorData, JSONRPCRequest
 from ..errors import AuthError, RateLimitedError, StreamEnded, UnavailableError
 from ..streams.event import chunk
 from .caller import AccessRefused
-from .message_stream import MessageStream
+from .message_stream import HEADERS_WITHIN, MessageStream
 from .messages import ACCESS_REFUSED, encode, error_message, event, notification, result_message
 from .refusals import refusal
 
@@ -110,9 +110,8 @@ class Exchange:
 
     async def serve(self, server: Server[Any], route: InboundModernRoute, lifespan_state: Any) -> None:
         """Serve the request and send its answer. Raises the `AuthError` that ended a call before its first byte."""
-        quiet = self._handler.sse_auth.options.heartbeat
-        # A proxy would cut a connection that is silent for longer; a stream is kept alive by its heartbeat.
-        timer = asyncio.get_running_loop().call_later(quiet, self._open_quietly)
+        # A stream is kept alive by its heartbeat, too, where a proxy would cut a connection that is silent for longer.
+        timer = asyncio.get_running_loop().call_later(HEADERS_WITHIN, self._open_quietly)
         caught = False
         try:
             message, status = await self._outcome(server, route, lifespan_state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
@@ -158,11 +158,17 @@ class ErrorAnswers(_Base):
             error,
             request_id=self.request_info.request_id,
             resource_metadata=f"{auth.options.public_url}{self.resource_metadata_path}",
-            scopes=self.requirements.scopes,
+            scopes=self.requirements.scopes or self._scopes_to_ask_for(error),
             presented=self.credential_presented and isinstance(error, ReauthorizationRequiredError),
             authorization_url=auth.authorization_url(),
         )
         self.write_answer(error, answer)
+
+    def _scopes_to_ask_for(self, error: AuthError) -> Iterable[str]:
+        """Of a protected resource all that it knows: who signs in for it needs no second consent soon."""
+        if self.resource is None or not isinstance(error, AuthenticationRequiredError):
+            return ()
+        return self.sse_auth.protected_resources.get(self.resource, ())
 
     def write_answer(self, error: AuthError, answer: Answer) -> None:
         """Send the answer to `error`; to be overridden where a person reads it."""
