@@ -128,10 +128,11 @@ class Grant:
     that session. Times are epoch seconds.
 
     `audience` are the URIs of the resources it is good for (RFC 8707), `name` is the client's for people. `challenge`
-    is the PKCE challenge of its authorization code, `pending` until that is exchanged. `refreshes`: the client is given
-    refresh tokens. `refresh_token` is the SHA-256 of the current one, `spent` are those before it that may still be
-    presented, oldest first; `access_token` is the one last given, sealed under a key that the current refresh token
-    gives. `answered`: the last answer of the token endpoint has arrived, for one of its tokens was used.
+    is the PKCE challenge of its authorization code, `pending` until that is exchanged. `refused` are scopes that were
+    asked for and that the account did not have. `refreshes`: the client is given refresh tokens. `refresh_token` is the
+    SHA-256 of the current one, `spent` are those before it that may still be presented, oldest first; `access_token` is
+    the one last given, sealed under a key that the current refresh token gives. `answered`: the last answer of the
+    token endpoint has arrived, for one of its tokens was used.
     """
 
     id: str
@@ -145,6 +146,7 @@ class Grant:
     challenge: str = ""
     pending: bool = False
     refreshes: bool = True
+    refused: frozenset[str] = frozenset()
     refresh_token: bytes | None = None
     spent: tuple[SpentRefreshToken, ...] = ()
     access_token: bytes | None = None

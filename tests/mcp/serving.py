@@ -165,6 +165,7 @@ async def serving(
     auth = SSEAuthenticationMiddleware(
         store or MemorySessionStore(),
         public_url=options.pop("public_url", url),
+        allowed_hosts=(url.removeprefix("http://"),),
         events=events or MemoryEventLog(),
         metrics=metrics,
         subscription_levels=("free", "pro"),

@@ -20,6 +20,7 @@ import mcp.shared.subscriptions
 import mcp.shared.transport_context
 import pytest
 from mcp.server.mcpserver import MCPServer
+from mcp.server.request_state import AESGCMRequestStateCodec, RequestStateBoundary
 
 
 def parameters(function: object) -> str:
@@ -72,6 +73,10 @@ def test_the_attributes_that_are_not_public_are_there() -> None:
     assert not connection.exit_stack._exit_callbacks  # type: ignore[attr-defined]
     connection.exit_stack.callback(print)
     assert connection.exit_stack._exit_callbacks  # type: ignore[attr-defined]
+    (boundary,) = [part for part in server.middleware if isinstance(part, RequestStateBoundary)]
+    assert boundary._audience == "pin"
+    assert isinstance(boundary._security.codec, AESGCMRequestStateCodec)
+    assert len(boundary._security.codec._ring) == 1
     low = server._lowlevel_server
     assert low.get_tool_input_schema is not None
     assert low.get_tool_input_schema("tool") is not None

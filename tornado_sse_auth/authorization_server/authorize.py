@@ -245,6 +245,7 @@ class AuthorizationEndpoint:
             redirect_uri=request.redirect_uri,
             audience=request.audience,
             scopes=self._resources.grantable(request.scopes, session.scopes),
+            refused=self._resources.missing(request.scopes, session.scopes),
             challenge=request.challenge,
         )
         return self._answer(request.redirect_uri, {"code": code.reveal(), "state": request.state})

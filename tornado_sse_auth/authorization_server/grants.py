@@ -80,10 +80,12 @@ class GrantManager:
         redirect_uri: str,
         audience: tuple[str, ...],
         scopes: frozenset[str],
+        refused: frozenset[str],
         challenge: str,
     ) -> Secret:
-        """A grant to which the user has just agreed; its authorization code, good for a minute. Raises
-        `InvalidGrantError` where the session has ended meanwhile."""
+        """A grant to which the user has just agreed; its authorization code, good for a minute. `refused`: scopes that
+        were asked for and that the account does not have. Raises `InvalidGrantError` where the session has ended
+        meanwhile."""
         now = self._clock.time()
         grant = Grant(
             id=secrets.token_hex(16),
@@ -91,6 +93,7 @@ class GrantManager:
             redirect_uri=redirect_uri,
             audience=audience,
             scopes=scopes,
+            refused=refused,
             created_at=now,
             last_used=now,
             name=client.name,

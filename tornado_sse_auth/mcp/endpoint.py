@@ -17,10 +17,8 @@ from mcp.shared.inbound import X_MCP_HEADER_KEY
 from mcp_types import CallToolRequestParams, SubscriptionsListenRequestParams
 from mcp_types.jsonrpc import INVALID_PARAMS
 
-from ..errors import ConfigurationError
 from ..middleware import SSEAuthenticationMiddleware
 from ..sessions.requirements import NO_REQUIREMENTS
-from ..stores import MemorySessionStore
 from .access import AccessRules
 from .bus import EventLogBus
 from .handler import MCPHandler
@@ -29,6 +27,7 @@ from .legacy_sse import MessagesHandler, SSEHandler, SSEPeer
 from .lifespan import Lifespan
 from .listening import Listening
 from .live_sessions import LiveSessions
+from .request_state import share_request_state
 from .session_methods import add_session_methods
 from .standing import StandingStreams
 from .streamable_http import StreamableHTTPHandler
@@ -39,13 +38,16 @@ __all__ = ["MCPEndpoint"]
 class MCPEndpoint:
     """Serves an `mcp` server object, the SDK's `MCPServer` or low-level `Server`, to clients of any revision::
 
-        server = MCPServer("prices", subscriptions=EventLogBus(auth.events))
+        server = MCPServer("prices")
         endpoint = MCPEndpoint(server, auth=auth)
         application = Application([*endpoint.routes(), *auth.routes()], sse_auth=auth)
 
     `requires` says by method and name (or URI template) what a request asks of its user, as `requires()` in the `meta`
-    of a tool does: the only way for a low-level server. `bus` is where a low-level server publishes what changed; an
-    `MCPServer` has its own. Raises `ConfigurationError` for a server whose state would stay in one of many processes.
+    of a tool does: the only way for a low-level server. Raises `ConfigurationError` for a rule of another kind.
+
+    What such an object keeps to its process is shared by all that have the store: `bus`, where changes are published,
+    is an `EventLogBus` where the server has none of its own, and the `requestState` that clients carry is sealed with
+    the store's keys where the server would have used a key of this process.
     """
 
     def __init__(
@@ -59,21 +61,16 @@ class MCPEndpoint:
         self.auth = auth
         self.server: Server[Any] = server._lowlevel_server if isinstance(server, MCPServer) else server
         self.rules = AccessRules(server, requires or {}, auth.options.subscription_levels)
-        if bus is None:
-            bus = server._subscriptions if isinstance(server, MCPServer) else EventLogBus(auth.events)
-        if isinstance(bus, InMemorySubscriptionBus) and not isinstance(auth.store, MemorySessionStore):
-            raise ConfigurationError(
-                "this server tells changes to subscribers of its own process only, and the store is for many: "
-                "MCPServer(..., subscriptions=EventLogBus(auth.events))"
-            )
-        self.listening = Listening(bus, self.rules)
+        self.bus = self._shared_bus(server) if bus is None else bus
+        share_request_state(self.server, auth.store.keyring)
+        self.listening = Listening(self.bus, self.rules)
         if self.server.get_request_handler("subscriptions/listen") is not None:
             self.server.add_request_handler(
                 "subscriptions/listen", SubscriptionsListenRequestParams, self.listening.__call__
             )
         if isinstance(server, MCPServer):
             self._refuse_unknown_tools(server)
-        self.standing = StandingStreams(bus, self.rules, auth.options.subscription_levels)
+        self.standing = StandingStreams(self.bus, self.rules, auth.options.subscription_levels)
         self.sessions = LiveSessions(auth, self.make_runner)
         self.sse_peers: dict[str, SSEPeer] = {}
         add_session_methods(self.server)
@@ -121,8 +118,7 @@ class MCPEndpoint:
         the request ends when it lacks later."""
         needed = self.rules.needed(method, params)
         if needed is not NO_REQUIREMENTS:
-            handler.requirements = self.rules.both(handler.requirements, needed)
-            needed.check(handler.user, self.auth.options.subscription_levels)
+            handler.demand(needed)
 
     def repeated_in_headers(self, tool: Any) -> Mapping[str, Any] | None:
         """The schema of the tool's arguments, where any of them is repeated in a header (SEP-2243) and the server can
@@ -135,6 +131,14 @@ class MCPEndpoint:
         if known is None or known[0] is not schema:  # a tool may be replaced while the server runs
             known = self._in_headers[tool] = schema, X_MCP_HEADER_KEY in json.dumps(schema, default=str)
         return schema if known[1] else None
+
+    def _shared_bus(self, server: MCPServer[Any] | Server[Any]) -> SubscriptionBus:
+        """A server object brings a bus of its own process, unless it was given another."""
+        if not isinstance(server, MCPServer):
+            return EventLogBus(self.auth.events, self.server.name)
+        if isinstance(server._subscriptions, InMemorySubscriptionBus):
+            server._subscriptions = EventLogBus(self.auth.events, self.server.name)
+        return server._subscriptions
 
     def _refuse_unknown_tools(self, server: MCPServer[Any]) -> None:
         """The SDK answers a call of an unknown tool with a result; the specification wants an error (server/tools,

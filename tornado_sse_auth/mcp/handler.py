@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mcp.server.auth.middleware.auth_context import auth_context_var
@@ -12,14 +12,15 @@ from mcp.server.auth.provider import AccessToken
 from mcp_types.jsonrpc import ErrorData, JSONRPCRequest, RequestId
 from tornado.web import Finish, HTTPError, RequestHandler
 
-from ..errors import AuthError
+from ..errors import AuthError, InsufficientScopeError
 from ..identity import UserContext
+from ..sessions.requirements import Requirements
 from ..streams import EventStream
 from ..web.mixin import SSEAuthMixin
 from ..web.responses import Answer
 from .caller import enter
 from .messages import UnreadableMessage, encode, error_message, read_message
-from .refusals import refusal, refusal_status
+from .refusals import ScopeOutOfReachError, refusal, refusal_status
 
 if TYPE_CHECKING:
     from .endpoint import MCPEndpoint
@@ -142,6 +143,36 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
             claims={"iss": self.sse_auth.options.public_url},
         )
         auth_context_var.set(AuthenticatedUser(token))
+
+    def demand(self, needed: Requirements) -> None:
+        """Ask this of the user, now and for as long as a stream of this request is open. Raises `ForbiddenError`: with
+        a challenge for scopes only where the client can get them."""
+        auth = self.sse_auth
+        rules = self.endpoint.rules
+        self.requirements = rules.both(self.requirements, needed)
+        try:
+            needed.check(self.user, auth.options.subscription_levels)
+        except InsufficientScopeError as error:
+            missing = needed.scopes - self.user.scopes
+            if self._out_of_reach(missing):
+                names = ", ".join(sorted(missing))
+                raise ScopeOutOfReachError(f"The account does not have the scope {names}.") from error
+            raise
+
+    def require(
+        self, *, scopes: Iterable[str] = (), permissions: Iterable[str] = (), subscription: str | None = None
+    ) -> None:
+        """Ask for more on the way. Raises what `demand` raises."""
+        self.demand(Requirements.of(scopes, permissions, subscription))
+
+    def _out_of_reach(self, missing: frozenset[str]) -> bool:
+        """Whether a grant's client cannot get all of these scopes by asking its user again: they are none that our
+        server gives, or the account turned out not to have them when they were asked for last."""
+        found = self.authenticated
+        offered = self.sse_auth.protected_resources.get(self.resource or "")
+        if found.grant is None or offered is None:
+            return False  # a credential that our server did not give to a client: 403 as anywhere else
+        return not missing <= set(offered) or bool(missing & found.grant.refused - found.session.scopes)
 
     def make_stream(self, kind: type[S]) -> S:
         """A stream of this request, not yet open."""

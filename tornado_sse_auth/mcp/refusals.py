@@ -8,12 +8,19 @@ from typing import Any
 
 from mcp_types.jsonrpc import ErrorData, JSONRPCRequest
 
-from ..errors import AuthError, InsufficientPermissionError, InsufficientSubscriptionError
+from ..errors import AuthError, ForbiddenError, InsufficientPermissionError, InsufficientSubscriptionError
 from .messages import ACCESS_REFUSED, error_message, result_message
 
-__all__ = ["refusal", "refusal_status"]
+__all__ = ["ScopeOutOfReachError", "refusal", "refusal_status"]
 
 ERROR_META_KEY = "tornado-sse-auth/error"
+
+
+class ScopeOutOfReachError(ForbiddenError):
+    """A scope lacks that no sign-in will bring: a challenge would send the client round in circles."""
+
+    code = "insufficient_scope"
+    default_message = "The account does not have a scope that this needs."
 
 
 def refusal_status(error: AuthError) -> int:
@@ -46,4 +53,4 @@ def refusal(
 
 
 def _lasts(error: AuthError) -> bool:
-    return isinstance(error, InsufficientPermissionError | InsufficientSubscriptionError)
+    return isinstance(error, InsufficientPermissionError | InsufficientSubscriptionError | ScopeOutOfReachError)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..identity import RefreshState, Session
 from ..mongodb import ReplicaSetView
+from ..sealing import Keyring
 
 __all__ = [
     "ChangeKind",
@@ -151,6 +152,8 @@ class SessionStore(ABC):
 
     records: SingleUseRecords
     kept: KeptRecords
+    keyring: Keyring
+    """For what another part hands out and must open again, in whichever process shares this store."""
 
     @abstractmethod
     async def start(self) -> None:

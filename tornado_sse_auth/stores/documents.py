@@ -194,6 +194,7 @@ def _grant_document(grant: Grant) -> Document:
         "challenge": grant.challenge,
         "pending": grant.pending,
         "refreshes": grant.refreshes,
+        "refused": sorted(grant.refused),
         "refresh_token": grant.refresh_token,
         "spent": [
             {"digest": spent.digest, "successor": spent.successor, "spent_at": spent.spent_at} for spent in grant.spent
@@ -311,6 +312,7 @@ def _grant(document: Mapping[str, Any]) -> Grant:
             **document,
             "audience": tuple(document["audience"]),
             "scopes": frozenset(document["scopes"]),
+            "refused": frozenset(document.get("refused", ())),
             "spent": tuple([SpentRefreshToken(**spent) for spent in document["spent"]]),
         }
     )

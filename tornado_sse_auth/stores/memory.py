@@ -13,6 +13,7 @@ from typing import Any
 from ..clock import Clock, SystemClock
 from ..identity import RefreshState, Session, SessionState
 from ..listeners import Listeners
+from ..sealing import Keyring
 from .base import (
     ChangeKind,
     ChangeListener,
@@ -41,6 +42,7 @@ class MemorySessionStore(SessionStore):
         self._clock = clock or SystemClock()
         self.records = MemorySingleUseRecords(self._clock)
         self.kept = MemoryKeptRecords(self._clock)
+        self.keyring = Keyring.generate()
         self._sessions: dict[str, Session] = {}
         self._by_credential: dict[bytes, str] = {}
         self._by_user: dict[str, set[str]] = {}

@@ -95,7 +95,7 @@ class MongoSessionStore(SessionStore):
 
     def __init__(self, database: Database, keyring: Keyring, *, clock: Clock | None = None) -> None:
         self._database = database
-        self._keyring = keyring
+        self._keyring = self.keyring = keyring
         self._clock = clock or SystemClock()
         self._sessions = collection(database, "sessions")
         self._records = collection(database, "single_use_records")
