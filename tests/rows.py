@@ -114,9 +114,7 @@ ROWS = {
     "REL-32": "Random sequences of issue, refresh, crash, revoke, expire, rotate on every store keep the invariants",
 }
 
-NOT_YET: dict[str, str] = {
-    "SEC-52": "the sessions of MCP are being tested",
-}
+NOT_YET: dict[str, str] = {}
 """Rows without a test, or with a part of them not shown: why."""
 
 

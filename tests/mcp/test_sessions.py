@@ -175,7 +175,7 @@ async def processes(fixture: Fixture, storage: Storage) -> AsyncIterator[tuple[R
 async def test_any_process_goes_on_with_a_session(
     processes: tuple[Running, Running], storage: Storage, fixture: Fixture
 ) -> None:
-    """T10, T11, T15, S04: bound to user and client, itself no credential; a restart does not end it, DELETE does."""
+    """T10, T11, T15, S04, SEC-52: bound to user and client, no credential; a restart does not end it, DELETE does."""
     one, other = processes
     _, secret = await one.auth.sessions.create(user_id="ann", kind=CredentialKind.BEARER)
     ann, ann_there = one.client(secret.reveal()), other.client(secret.reveal())
@@ -236,8 +236,8 @@ async def test_answers_and_cancellations_find_the_process_that_waits(
 
 
 async def test_a_lost_connection_is_no_cancellation(processes: tuple[Running, Running], fixture: Fixture) -> None:
-    """T13, T14, T17: the call goes on, and its stream is read on at another process, from the last event the client
-    saw; nobody else reads it, and what was read is not sent again."""
+    """T13, T14, T17, SEC-52: the call goes on, and its stream is read on elsewhere, from the last event that the
+    client saw; nobody else reads it, and what was read is not sent again."""
     one, other = processes
     _, secret = await one.auth.sessions.create(user_id="ann", kind=CredentialKind.BEARER)
     session = await Legacy.connect(one.client(secret.reveal()))

@@ -1,0 +1,141 @@
+"""MCP and the authorization server under hostile requests: whose answer is whose, and what no body can break."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+from typing import Any
+
+import pytest
+from mcp.server.mcpserver import MCPServer
+
+from tests.authorization_server.kit import world as authorization_server
+from tests.mcp.serving import Client, Running, named, serving
+from tests.security.kit import logged
+from tornado_sse_auth import SSEAuthenticationMiddleware
+
+pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
+
+
+def build(auth: SSEAuthenticationMiddleware) -> MCPServer[Any]:
+    """A server whose answers name the caller."""
+    server = named(auth)
+
+    @server.tool()
+    async def echo(word: str) -> str:
+        await asyncio.sleep(0)
+        return word
+
+    return server
+
+
+async def test_equal_ids_of_two_users_never_meet(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-52; CVE-2026-25536, CVE-2026-33946: two users and two clients of one user send requests with the same ids at
+    the same time, round after round: each gets the answer to their own question."""
+    async with serving(build) as running:
+        clients = [(await running.sign_in(user))[1] for user in ("ann", "ann", "bob")]
+
+        async def ask(client: Client, number: int, word: str) -> None:
+            parameters = {"name": "echo", "arguments": {"word": word}}
+            answer = await client.http.request(**client.modern("tools/call", parameters, request_id=number))
+            body = answer.json()
+            assert (body["id"], body["result"]["content"][0]["text"]) == (number, word)
+
+        for number in range(100):
+            await asyncio.gather(*(ask(client, number, f"{at} {number}") for at, client in enumerate(clients)))
+
+
+BODIES: list[bytes] = [
+    b"",
+    b"\xff\xfe\x00",
+    b"null",
+    b"[]",
+    b"{}",
+    b'"tools/list"',
+    b"[" * 10_000,
+    b'{"a":' * 10_000,
+    b"9" * 100_000,
+    b'{"jsonrpc":"2.0","id":1e400,"method":"tools/list"}',
+    b'{"jsonrpc":"2.0","id":{"$gt":""},"method":"tools/list"}',
+    b'{"jsonrpc":"2.0","id":null,"method":"tools/list","params":[]}',
+    b'{"jsonrpc":"2.0","id":1,"method":"\\ud800"}',
+    b'{"jsonrpc":"2.0","id":1,"method":{"a":1}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":["echo"],"arguments":7}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":{},"capabilities":[],"clientInfo":7}}',
+    b'{"jsonrpc":"1.0","id":1,"result":{}}',
+    json.dumps([{"jsonrpc": "2.0", "id": n, "method": "tools/list"} for n in range(1000)]).encode(),
+]
+
+
+async def send(client: Client, body: bytes, **headers: str) -> bool:
+    """POST to `/mcp`; whether it was refused, or had no effect, in a way that a client can read."""
+    answer = await client.http.post("/mcp", content=body, headers={"Content-Type": "application/json", **headers})
+    assert answer.status_code < 500, (body[:80], answer.text)
+    document = answer.json() if answer.content else {}
+    assert not answer.content or {"error", "result"} & set(document), document
+    return answer.status_code == 202 or "error" in document
+
+
+async def test_no_body_breaks_the_mcp_endpoint(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-53; CVE-2025-53365, CVE-2026-0621: hostile JSON, with and without the headers of either revision: an error
+    that a client can read, no traceback, and the next request is served."""
+    chance = random.Random(53)
+    async with serving(build) as running:
+        _, client = await running.sign_in()
+        good = client.modern("tools/call", {"name": "echo", "arguments": {"word": "x"}})
+        whole = json.dumps(good["json"]).encode()
+        for body in BODIES:
+            for headers in ({}, good["headers"], {"Mcp-Session-Id": "x" * 43}, {"MCP-Protocol-Version": "0"}):
+                assert await send(client, body, **headers), body[:80]
+        for _ in range(300):
+            broken = bytearray(whole)
+            for _ in range(chance.randint(1, 4)):
+                broken[chance.randrange(len(broken))] = chance.choice(b'{}[]",:\\0\xff9a')
+            await send(client, bytes(broken), **good["headers"])
+        answer = await client.tool("echo", word="still here")
+        assert answer.json()["result"]["content"][0]["text"] == "still here"
+        assert await working(running)
+    assert "Traceback" not in "\n".join(map(logged, caplog.records))
+
+
+async def working(running: Running) -> bool:
+    """Whether others are served."""
+    _, other = await running.sign_in("other")
+    return (await other.tool("echo", word="y")).status_code == 200
+
+
+FORMS = [
+    b"",
+    b"\xff=\xfe",
+    b"grant_type=authorization_code",
+    b"grant_type=authorization_code&grant_type=refresh_token",
+    b"grant_type=refresh_token&refresh_token=" + b"A" * 60_000,
+    b"grant_type[$ne]=x&client_id[$gt]=",
+    b"a=b&" * 10_000,
+    b"grant_type=%00&client_id=%ff&code=%0d%0aX:%20y",
+    b'{"grant_type":"refresh_token"}',
+]
+
+
+async def test_no_body_breaks_the_authorization_server(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-41, SEC-53, SEC-57: hostile forms and JSON at every endpoint: an error of its RFC, never 500, nothing of the
+    request in the answer, `no-store`, no traceback."""
+    caplog.set_level(logging.DEBUG)
+    canary = b"canary-of-a-client"
+    async with authorization_server(max_bad_credentials=10_000) as served:
+        installed = await served.installation()
+        for path in ("/oauth/token", "/oauth/revoke", "/oauth/register", "/oauth/authorize"):
+            for kind in ("application/x-www-form-urlencoded", "application/json", "multipart/form-data", ""):
+                for body in (*FORMS, *BODIES, b"refresh_token=" + canary + b"&client_secret=" + canary):
+                    answer = await served.http.post(path, content=body[:60_000], headers={"Content-Type": kind})
+                    assert 400 <= answer.status_code < 500, (path, kind, body[:60], answer.status_code)
+                    assert answer.headers["Cache-Control"] == "no-store"
+                    assert canary.decode() not in answer.text
+                    if answer.status_code == 429:
+                        assert path == "/oauth/register"
+        assert (await installed.get()).status_code == 200
+    written = "\n".join(map(logged, caplog.records))
+    assert "Traceback" not in written
+    assert canary.decode() not in written
