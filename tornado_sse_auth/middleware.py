@@ -180,7 +180,6 @@ class SSEAuthenticationMiddleware:
         if self._running is not None:
             raise ConfigurationError("the middleware is started already")
         async with AsyncExitStack() as stack:
-            stack.callback(self.metrics.close)
             general = logging.getLogger("tornado.general")
             quotes = MalformedRequestFilter()
             general.addFilter(quotes)
@@ -228,7 +227,10 @@ class SSEAuthenticationMiddleware:
         self.health.drain()
         if server is not None:
             server.conn_params.no_keep_alive = True
-        async with running:
+        async with AsyncExitStack() as last:
+            # Not in `start`'s stack: a start that failed may be tried again, and is measured then.
+            last.callback(self.metrics.close)
+            await last.enter_async_context(running)
             lead = self.options.drain_timeout * NOTICE if server is not None and self.health.watched else 0.0
             await asyncio.sleep(lead)
             if server is not None:
