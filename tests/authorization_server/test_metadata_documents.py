@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from tests.authorization_server.kit import REDIRECT, Installation, World, answer
 from tests.parts.certificates import Authority
 from tests.parts.web_server import listening
 from tornado_sse_auth import MemorySessionStore
-from tornado_sse_auth.authorization_server import MetadataDocuments
+from tornado_sse_auth.authorization_server import MetadataDocuments, metadata_documents
 from tornado_sse_auth.authorization_server.errors import InvalidClientError
 from tornado_sse_auth.authorization_server.public_network import is_public, resolve
 from tornado_sse_auth.testing import ManualClock
@@ -186,6 +186,8 @@ async def test_two_installations(there: World) -> None:
         "2002:a00:1::",
         "2001:0:a00:1::",
         "::10.0.0.1",
+        "fec0::1",
+        "192.88.99.1",
         "192.0.2.1",
         "2001:db8::1",
         "nonsense",
@@ -333,3 +335,17 @@ async def test_how_long_a_document_is_believed(
         clock.advance(1.5)
     await fetch()
     assert len(publisher.requests) == 2
+
+
+async def test_who_had_to_wait_for_others_is_not_refused_for_a_minute(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SEC-45, SEC-08: somebody keeps every slot busy with documents that never come; afterwards all is as before."""
+    monkeypatch.setattr(metadata_documents, "TIMEOUT", 0.3)
+    slots = publisher.documents._slots
+    async with AsyncExitStack() as busy:
+        for _ in range(metadata_documents.MAX_FETCHES):
+            await busy.enter_async_context(slots)
+        assert "no complete document" in await refused(publisher)
+    monkeypatch.setattr(metadata_documents, "TIMEOUT", 10.0)
+    assert (await publisher.documents.fetch(URL)).name == "Published"

@@ -15,6 +15,8 @@ from tests.authorization_server.kit import world as authorization_server
 from tests.mcp.serving import Client, Running, named, serving
 from tests.security.kit import logged
 from tornado_sse_auth import SSEAuthenticationMiddleware
+from tornado_sse_auth.mcp import handler
+from tornado_sse_auth.mcp.messages import read_message
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
 
@@ -104,6 +106,29 @@ async def working(running: Running) -> bool:
     """Whether others are served."""
     _, other = await running.sign_in("other")
     return (await other.tool("echo", word="y")).status_code == 200
+
+
+async def test_nobody_unknown_makes_the_server_read_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SEC-08, SEC-13, SEC-53: JSON of four megabytes holds up the loop for a second; without a good credential it is
+    401 and never read. A small one is, for the id that its error names."""
+    read: list[int] = []
+
+    def reading(body: bytes) -> Any:
+        read.append(len(body))
+        return read_message(body)
+
+    monkeypatch.setattr(handler, "read_message", reading)
+    small = b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{}}'
+    big = b'{"jsonrpc":"2.0","id":7,"method":"x","params":{"a":[' + b"[]," * 1_000_000 + b"0]}}"
+    async with serving(build) as running:
+        for bearer in (None, "A" * 43):
+            client = running.client(bearer)
+            headers = {"Content-Type": "application/json"}
+            for body in (small, big):
+                answer = await client.http.post("/mcp", content=body, headers=headers)
+                assert answer.status_code == 401
+            assert answer.json()["error"] in ("authorization_required", "invalid_token")
+    assert read == [len(small)] * 2
 
 
 FORMS = [

@@ -5,15 +5,29 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from ipaddress import IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 import httpcore
 
 __all__ = ["PublicNetwork", "is_public", "resolve"]
 
-# Addresses that carry an IPv4 address inside, which a gateway on the way would unpack.
-TRANSLATED = tuple(IPv6Network(text) for text in ("64:ff9b::/96", "64:ff9b:1::/48", "2002::/16", "2001::/32", "::/96"))
+# Addresses that carry an IPv4 address inside, which a gateway on the way would unpack; then what networks still use
+# inside although the registry of special addresses, which Python follows, has it no longer or not yet.
+REFUSED = tuple(
+    ip_network(text)
+    for text in (
+        "64:ff9b::/96",
+        "64:ff9b:1::/48",
+        "2002::/16",
+        "2001::/32",
+        "::/96",
+        "fec0::/10",
+        "3fff::/20",
+        "192.88.99.0/24",
+        "192.0.0.0/24",
+    )
+)
 
 
 async def resolve(host: str, port: int) -> Sequence[str]:
@@ -29,7 +43,9 @@ def is_public(address: str) -> bool:
         parsed = ip_address(address)
     except ValueError:  # also one with a zone: only local addresses have those
         return False
-    if isinstance(parsed, IPv6Address) and (parsed.ipv4_mapped or any(parsed in network for network in TRANSLATED)):
+    if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped:
+        return False
+    if any(parsed in network for network in REFUSED):
         return False
     return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
 

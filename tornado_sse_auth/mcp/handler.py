@@ -32,6 +32,7 @@ __all__ = ["MCPHandler"]
 S = TypeVar("S", bound=EventStream)
 
 MAX_BODY = 4 * 1024 * 1024
+MAX_UNKNOWN = 64 * 1024
 EXPOSED = "Mcp-Session-Id, WWW-Authenticate, MCP-Protocol-Version, Retry-After"
 ALLOWED = (
     "Authorization, Content-Type, Accept, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name"
@@ -216,7 +217,9 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
         super().write_answer(error, answer)
 
     def _readable_request(self) -> JSONRPCRequest | None:
-        if self.request.method != "POST" or len(self.request.body) > self.max_body:
+        # Nobody whom this server does not know makes it read megabytes of JSON, for an error that names an id.
+        largest = self.max_body if self._authenticated is not None else MAX_UNKNOWN
+        if self.request.method != "POST" or len(self.request.body) > largest:
             return None
         try:
             message, _ = read_message(self.request.body)
