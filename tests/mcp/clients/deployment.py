@@ -16,16 +16,19 @@ from tests.parts.round_robin import RoundRobin, round_robin
 from tests.parts.sample_server import SampleServer, sample_servers
 
 ACCESS_TOKEN_TTL = 4  # seconds, of our tokens
+# mcp-remote renews a token a minute before its end, and stops by itself after 20 renewals in half a minute: with tokens
+# of four seconds it would renew before every single call. These it uses for four seconds.
+FOR_MCP_REMOTE_TTL = 64
 KINDS: Mapping[str, Callable[[Order], Awaitable[Outcome]]] = {
     "Python SDK, 2026-07-28": python_sdk.modern,
     "Python SDK, 2025-11-25": python_sdk.legacy,
     "TypeScript SDK 1": programs.typescript_v1,
     "TypeScript SDK 2": programs.typescript_v2,
     "FastMCP": programs.fastmcp,
-    "mcp-remote": programs.mcp_remote,
     "inspector": programs.inspector,
 }
 HTTP_SSE = "Python SDK, HTTP+SSE"
+MCP_REMOTE = "mcp-remote"
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,19 @@ class Deployment:
             )
             for name in names
         ]
-        clients = {**KINDS, HTTP_SSE: python_sdk.sse}
+        clients = {**KINDS, HTTP_SSE: python_sdk.sse, MCP_REMOTE: programs.mcp_remote}
         outcomes = await asyncio.gather(*(clients[name](order) for name, order in zip(names, orders, strict=True)))
         return dict(zip(names, outcomes, strict=True))
 
 
 @asynccontextmanager
-async def deployed(provider: Provider, mongodb_uri: str, *, processes: int) -> AsyncIterator[Deployment]:
+async def deployed(
+    provider: Provider, mongodb_uri: str, *, processes: int, access_token_ttl: int = ACCESS_TOKEN_TTL
+) -> AsyncIterator[Deployment]:
     """Servers that share a database, and look like one to clients."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    options = (f"--public-url={url}", f"--access-token-ttl={ACCESS_TOKEN_TTL}")
+    options = (f"--public-url={url}", f"--access-token-ttl={access_token_ttl}")
     await provider.add_redirect_uri(f"{url}/auth/callback")
     database = f"clients_{secrets.token_hex(4)}"
     async with (

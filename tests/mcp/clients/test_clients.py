@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.mcp.clients.deployment import HTTP_SSE, KINDS, complaints, deployed
+from tests.mcp.clients.deployment import FOR_MCP_REMOTE_TTL, HTTP_SSE, KINDS, MCP_REMOTE, complaints, deployed
 from tests.mcp.clients.work import Outcome
 from tests.parts import mongod as mongo
 from tests.parts import provider as oidc
@@ -22,7 +22,7 @@ REVISIONS = {
     "TypeScript SDK 1": "2025-11-25",
     "TypeScript SDK 2": "2026-07-28",
     "FastMCP": "2026-07-28",
-    "mcp-remote": "2025-11-25",
+    MCP_REMOTE: "2025-11-25",
     HTTP_SSE: "2025-11-25",  # the transport of 2024-11-05, over which the SDK speaks its newest handshake
 }
 
@@ -51,7 +51,7 @@ async def judge(provider: Provider, outcomes: dict[str, Outcome]) -> None:
 async def test_two_processes_and_every_client(
     mongod: mongo.ReplicaSet | mongo.ExternalMongo, hasty_provider: Provider
 ) -> None:
-    """Three calls at a time of seven clients, spread over two processes that share nothing but MongoDB."""
+    """Three calls at a time of six clients, spread over two processes that share nothing but MongoDB."""
     require(find_packages)
     require(find_fastmcp)
     async with deployed(hasty_provider, mongod.uri, processes=2) as deployment:
@@ -59,6 +59,15 @@ async def test_two_processes_and_every_client(
         await judge(hasty_provider, outcomes)
         assert len(deployment.balancer.connections) == 2
         assert all("Traceback" not in server.output for server in deployment.servers)
+
+
+async def test_two_processes_and_mcp_remote(
+    mongod: mongo.ReplicaSet | mongo.ExternalMongo, hasty_provider: Provider
+) -> None:
+    """The bridge for programs that speak no HTTP, which renews its tokens long before they end."""
+    require(find_packages)
+    async with deployed(hasty_provider, mongod.uri, processes=2, access_token_ttl=FOR_MCP_REMOTE_TTL) as deployment:
+        await judge(hasty_provider, await deployment.work([MCP_REMOTE], SECONDS))
 
 
 async def test_one_process_and_the_oldest_transport(
