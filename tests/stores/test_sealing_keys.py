@@ -76,6 +76,20 @@ async def test_an_old_key_is_counted_until_nothing_needs_it(mongo: MongoBackend)
     assert [change.session_id for change in told] == ["s0", "s1", "s2"]
 
 
+async def test_keys_are_found_without_reading_all_values(mongo: MongoBackend) -> None:
+    """The server jumps from key to key in the index, however many values there are."""
+    store = await with_ring(mongo, OLD)
+    for n in range(100):
+        await store.insert(make_session(mongo.clock, f"s{n}"))
+
+    def explain() -> dict[str, Any]:
+        with MongoClient[dict[str, Any]](mongo.uri) as client:
+            query = {"distinct": "sessions", "key": "token_set_key", "query": {"token_set_key": {"$gt": ""}}}
+            return dict(client[mongo.name].command("explain", query, verbosity="executionStats"))["executionStats"]
+
+    assert (await asyncio.to_thread(explain))["totalKeysExamined"] <= 2
+
+
 async def test_what_no_key_opens_is_counted_and_left_alone(mongo: MongoBackend) -> None:
     """A key that is not in the ring, and a value that was moved here from another session."""
     old = await with_ring(mongo, OLD)
