@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pymongo
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
 from tornado.web import Application
@@ -45,6 +47,7 @@ __all__ = ["Sample", "build_sample", "running_dashboard", "sample_application"]
 
 _log = logging.getLogger(__name__)
 DEMO_CLIENT = "sample"
+CLOSE_TIMEOUT = 1.0
 # What MCP clients may be allowed, in the words of the consent page.
 SCOPES = {"content:read": "search and read the content", "events:write": "publish events in your name"}
 
@@ -187,15 +190,21 @@ def _storage(options: SampleOptions, stack: AsyncExitStack) -> tuple[SessionStor
         _log.warning("no --encryption-keys: token sets stored now cannot be opened after a restart")
     database: Any
     if options.mongodb_driver == "motor":
-        motor: Any = AsyncIOMotorClient(uri)
-        stack.callback(motor.close)
-        database = motor[name]
+        client: Any = AsyncIOMotorClient(uri)
     else:
-        client: Any = AsyncMongoClient(uri)
-        stack.push_async_callback(client.close)
-        database = client[name]
+        client = AsyncMongoClient(uri)
+    stack.push_async_callback(_close, client)
+    database = client[name]
     where = f"MongoDB, database {name}, driver {options.mongodb_driver}"
     return MongoSessionStore(database, keyring), MongoEventLog(database), where
+
+
+async def _close(client: Any) -> None:
+    """A driver says good-bye to the server, which may be frozen, and would wait for half a minute."""
+    with pymongo.timeout(CLOSE_TIMEOUT):
+        closing = client.close()
+        if inspect.isawaitable(closing):  # Motor's is done when it returns
+            await closing
 
 
 def _granting(scopes: frozenset[str]) -> IdentityMapper:

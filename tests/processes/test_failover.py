@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 
 import httpx
 import pytest
 
-from tests.parts.sample_server import SampleServer, User, signed_in
+from tests.parts import provider as oidc
+from tests.parts.mongod import ReplicaSet
+from tests.parts.sample_server import SampleServer, User, sample_servers, signed_in
 from tests.soak import failover
 from tests.soak.findings import Findings
 from tests.soak.soak import Soak
@@ -65,3 +68,19 @@ async def answers(user: User, server: SampleServer) -> list[int]:
             assert answer.json()["error"] == "store_unavailable"
             await asyncio.sleep(0.1)
     return seen
+
+
+async def test_a_frozen_database_does_not_hold_up_the_end(
+    own_mongod: ReplicaSet, provider: oidc.Provider, account: str
+) -> None:
+    """REL-19: streams are told, the process ends in its drain time with status 0, on either driver."""
+    async with sample_servers(provider, [own_mongod.uri] * 2, "frozen") as servers:
+        user = await signed_in(servers[0], account)
+        async with user.stream(servers[0]) as one, user.stream(servers[1]) as two:
+            with own_mongod.members[0].stopped():
+                for server in servers:
+                    server.signal(signal.SIGTERM)
+                for stream in (one, two):
+                    assert (await stream.next("end", timeout=20)).json() == {"reason": "server_shutdown"}
+                for server in servers:
+                    assert await asyncio.to_thread(server.wait, 20) == 0
