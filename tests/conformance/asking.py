@@ -29,10 +29,11 @@ from pydantic import BaseModel, Field
 from tests.conformance.content import Ctx
 
 
-class Response(BaseModel):
-    """One text."""
+class Account(BaseModel):
+    """What the suite's client answers."""
 
-    response: str = Field(description="User's response")
+    username: str = Field(description="User's response")
+    email: str = Field(description="User's email address")
 
 
 class Defaults(BaseModel):
@@ -87,7 +88,7 @@ def _add_requests(server: MCPServer[Any]) -> None:
     @server.tool()
     async def test_elicitation(message: str, ctx: Ctx) -> str:
         """Asks the user."""
-        return await _elicited(ctx, message, Response)
+        return await _elicited(ctx, message, Account)
 
     @server.tool()
     async def test_streaming_elicitation(ctx: Ctx) -> str | InputRequiredResult:

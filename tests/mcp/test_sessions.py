@@ -274,7 +274,10 @@ async def test_the_standing_stream(processes: tuple[Running, Running]) -> None:
     assert (await session.post(request("resources/subscribe", {"uri": "content://a"}))).json()["result"] == {}
     refused = (await session.post(request("resources/subscribe", {"uri": "paid://a"}))).json()
     assert refused["error"]["data"]["error"] == "insufficient_subscription"
+    await session.call("touch")
     async with elsewhere.get() as first:
+        early = await first.next()  # said before there was any stream to say it on
+        assert early["params"] == {"uri": "content://a"}
         await until(lambda: len(other.auth.registry) == 1)
         await bus.publish(ResourceUpdated(uri="content://b"))
         await bus.publish(ResourceUpdated(uri="content://a"))
@@ -288,7 +291,7 @@ async def test_the_standing_stream(processes: tuple[Running, Running]) -> None:
         assert told[1]["method"] == "notifications/tools/list_changed"
         await session.call("touch")
         assert (await first.next())["params"] == {"uri": "content://a"}
-        (position,) = first.ids
+        _, position = first.ids
         async with session.get() as second:
             assert await first.rest() == []
             await session.post(request("resources/unsubscribe", {"uri": "content://a"}))

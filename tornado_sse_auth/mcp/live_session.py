@@ -12,7 +12,6 @@ from mcp_types.jsonrpc import JSONRPCError, JSONRPCNotification, JSONRPCResponse
 
 from ..errors import NotFoundError
 from ..events import EventLog, LogEvent
-from ..streams.reasons import CloseReason
 from .messages import UnreadableMessage, encode, read_message
 from .peer import MakeRunner, Peer
 from .session_records import MCPSession, SessionRecords
@@ -44,7 +43,6 @@ class LiveSession(Peer):
         self.checked_at = 0.0
         self.used_at = 0.0
         self.ended = False
-        self.standing_token = ""
         self.on_changed: Callable[[LiveSession], None] | None = None
         self.streams: dict[str, Call] = {}
         self._records = records
@@ -120,16 +118,11 @@ class LiveSession(Peer):
                     self.take(message)
         elif event.event == "ended":
             self.end()
-        else:
-            self._give_way(event.event, json.loads(event.data)["value"])
-
-    def _give_way(self, news: str, value: str) -> None:
-        """The client reads one of the session's streams elsewhere: no message may reach it twice."""
-        if news == "standing":
-            if self.standing is not None and value != self.standing_token:
-                self.standing.end(CloseReason.COMPLETED)
-        elif news == "resumed" and value in self.streams:
-            self.streams[value].give_way()
+        elif event.event == "resumed":
+            # The client reads this stream over another connection: no message may reach it twice.
+            call = self.streams.get(json.loads(event.data)["value"])
+            if call is not None:
+                call.give_way()
 
     def end(self) -> None:
         """The session is over."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from typing import Any
 
 from mcp.server.subscriptions import ResourceUpdated, ServerEvent, SubscriptionBus
 from mcp.shared.subscriptions import event_to_notification
 
 from ..errors import ForbiddenError, StoreUnavailableError
-from ..events import EventLog
+from ..events import EventLog, LogEvent, LogRange
 from ..streams.event import chunk
 from .access import AccessRules
 from .call import RESPONSE, event_id
@@ -18,45 +19,76 @@ from .message_stream import MessageStream
 from .messages import encode, event
 from .peer import Peer
 
-__all__ = ["StandingStreams", "read_on"]
+__all__ = ["OPENED", "StandingStreams", "read_on", "stand"]
 
 RETRY_AFTER = 1.0  # seconds between reads of a log whose store is away
-BEYOND = 2**62  # above every number: what is read after it says where the log stands
+OPENED = "opened"  # names the event that says where in the log a standing stream was opened
 
 
-async def read_on(stream: MessageStream, events: EventLog, channel: str, name: str, after: int | None) -> None:
-    """Send what stands in the log after number `after` (None: from now on), and then what comes, until the response.
-    Raises `StreamEnded`; runs until the stream is cancelled where there is no response to come."""
+async def read_on(stream: MessageStream, events: EventLog, channel: str, name: str, after: int) -> None:
+    """Send what stands in the log of a request's stream after number `after`, and then what comes, until the response.
+    Raises `StreamEnded`."""
+    async with aclosing(_follow(events, channel, after, lasting=False)) as items:
+        async for item in items:
+            if item.data:
+                await stream.put(chunk(event(item.data.encode(), event_id(name, item.n))))
+            if item.event == RESPONSE:
+                return
+
+
+async def stand(
+    stream: MessageStream, events: EventLog, channel: str, name: str, opened: int, after: int | None
+) -> None:
+    """Send what is said to the session and belongs to no request: after number `after`, where the client tells how far
+    it has read; else from `opened` on, the number of this stream's own opening, or all there is for the first stream of
+    a session. Returns when another stream has been opened: what follows is that one's. Raises `StreamEnded`."""
+    if after is None:
+        after = opened if await _was_open(events, channel, opened) else 0
+    async with aclosing(_follow(events, channel, after, lasting=True)) as items:
+        async for item in items:
+            if item.event != OPENED:
+                await stream.put(chunk(event(item.data.encode(), event_id(name, item.n))))
+            elif item.n > opened:
+                return
+
+
+async def _follow(events: EventLog, channel: str, after: int, *, lasting: bool) -> AsyncGenerator[LogEvent, None]:
+    """The events after `after` and those to come. One that is not `lasting` is over when its events have expired."""
     news = asyncio.Event()
     unsubscribe = events.subscribe(channel, lambda _: news.set())
     try:
-        if after is None:
-            after = await _newest(events, channel)
         while True:
             news.clear()
-            try:
-                found = await events.read(channel, after)
-            except StoreUnavailableError:
-                await asyncio.sleep(RETRY_AFTER)
-                continue
+            found = await _read(events, channel, after)
             for item in found.events:
-                if item.data:
-                    await stream.put(chunk(event(item.data.encode(), event_id(name, item.n))))
+                yield item
                 after = item.n
-                if item.event == RESPONSE:
-                    return
             if not found.events:
-                if found.gap and name != "0":
-                    return  # its events have expired, and the response with them
+                if found.gap and not lasting:
+                    return
                 await news.wait()
     finally:
         unsubscribe()
 
 
-async def _newest(events: EventLog, channel: str) -> int:
+async def _was_open(events: EventLog, channel: str, before: int) -> bool:
+    after = 0
+    while True:
+        found = (await _read(events, channel, after)).events
+        for item in found:
+            if item.n >= before:
+                return False
+            if item.event == OPENED:
+                return True
+        if not found:
+            return False
+        after = found[-1].n
+
+
+async def _read(events: EventLog, channel: str, after: int) -> LogRange:
     while True:
         try:
-            return (await events.read(channel, BEYOND, limit=1)).newest
+            return await events.read(channel, after)
         except StoreUnavailableError:
             await asyncio.sleep(RETRY_AFTER)
 

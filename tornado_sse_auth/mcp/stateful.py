@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import secrets
-
 from mcp_types.jsonrpc import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
 from ..errors import InvalidRequestError
-from ..streams.reasons import CloseReason
 from .call import Call
 from .handler import MCPHandler
 from .handshake import Silent, shake_hands
 from .live_session import STANDALONE, LiveSession
 from .message_stream import MessageStream
 from .messages import Message
-from .standing import read_on
+from .standing import OPENED, read_on, stand
 
 __all__ = ["StatefulHandler"]
 
@@ -50,7 +47,7 @@ class StatefulHandler(MCPHandler):
         self.check_accept("text/event-stream")
         live = await self._session()
         name, n = _position(self.request.headers.get("Last-Event-ID"))
-        if name == STANDALONE:
+        if name == STANDALONE or n is None:
             await self._stand(live, n)
         else:
             await self._resume(live, name, n)
@@ -108,20 +105,17 @@ class StatefulHandler(MCPHandler):
             await live.receive(message)
 
     async def _stand(self, live: LiveSession, after: int | None) -> None:
-        endpoint = self.endpoint
-        token = secrets.token_hex(8)
-        if live.standing is not None:
-            live.standing.end(CloseReason.COMPLETED)
-        await live.announce("standing", token)
+        endpoint, events, channel = self.endpoint, self.sse_auth.events, live.channel(STANDALONE)
+        # In the log this has a place among the messages: those before it are an earlier stream's, which then ends.
+        opened = await events.publish(channel, "", event=OPENED)
         async with self.make_stream(MessageStream) as stream:
-            live.standing_token = token
             endpoint.standing.add(stream, live)
             try:
-                await read_on(stream, self.sse_auth.events, live.channel(STANDALONE), STANDALONE, after)
+                await stand(stream, events, channel, STANDALONE, opened, after)
             finally:
                 endpoint.standing.remove(stream)
 
-    async def _resume(self, live: LiveSession, name: str, after: int | None) -> None:
+    async def _resume(self, live: LiveSession, name: str, after: int) -> None:
         await live.announce("resumed", name)
         async with self.make_stream(MessageStream) as stream:
             await read_on(stream, self.sse_auth.events, live.channel(name), name, after)
