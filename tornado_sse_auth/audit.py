@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import NamedTuple
 
 from .clock import Clock
@@ -18,16 +16,12 @@ _log = logging.getLogger("tornado_sse_auth.audit")
 
 
 class RequestInfo(NamedTuple):  # one a request: a tuple costs a third of a frozen dataclass
-    """The request being served: its id, the peer's address, its headers."""
+    """The request being served: its id, the peer's address, the client's name for itself. Tasks of the request keep it
+    for as long as they run, so it holds nothing that they do not need: no header with a credential."""
 
     request_id: str = "-"
     remote: str = "-"
-    headers: Mapping[str, str] = MappingProxyType({})
-
-    @property
-    def client(self) -> str:
-        """The client's name for itself. Few requests are asked for it."""
-        return self.headers.get("User-Agent", "")[:200]
+    client: str = ""
 
 
 NO_REQUEST = RequestInfo()

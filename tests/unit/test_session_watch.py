@@ -9,7 +9,7 @@ from dataclasses import replace
 from tests.stores.backends import make_session
 from tornado_sse_auth.identity import Session
 from tornado_sse_auth.listeners import Listeners
-from tornado_sse_auth.sessions.cache import SessionCache
+from tornado_sse_auth.sessions.cache import Authenticated, SessionCache
 from tornado_sse_auth.sessions.revocation import SessionWatch
 from tornado_sse_auth.stores import MemorySessionStore
 from tornado_sse_auth.stores.base import ChangeKind, SessionChange
@@ -74,6 +74,32 @@ async def test_what_a_process_has_written_itself_is_not_read_again() -> None:
     assert not watch._reading
     watch._on_change(SessionChange(ChangeKind.CHANGED, "s1", written.version + 1))
     assert watch._reading
+    await watch.close()
+
+
+async def test_what_is_known_of_a_stream_excuses_no_cached_answer() -> None:
+    """SEC-50: a stream was opened on the newest version before the feed told of it; another credential's cached answer
+    is older, and must go when the feed does. What was read of that very version stays."""
+    clock = ManualClock()
+    store = MemorySessionStore(clock=clock)
+    old = make_session(clock, "s1")
+    await store.insert(old)
+    cache = SessionCache(size=10, ttl=5.0, clock=clock)
+    cookie, bearer = b"c" * 32, b"b" * 32
+    cache.fill(cookie, Authenticated(old, old.credentials[0]), cache.begin_fill())
+    watch = SessionWatch(store, cache, clock)
+    streams = Streams()
+    watch.start(streams, streams)
+    store._listeners = Listeners()
+    narrowed = await store.update(replace(old, scopes=frozenset()))
+    streams.told.append(narrowed)
+    cache.fill(bearer, Authenticated(narrowed, narrowed.credentials[0]), cache.begin_fill())
+    watch._on_change(SessionChange(ChangeKind.CHANGED, "s1", narrowed.version))
+    assert cache.get(cookie) is None
+    assert cache.get(bearer) is not None
+    assert not watch._reading
+    cache.end("s1")
+    assert cache.get(bearer) is None
     await watch.close()
 
 

@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parse(arguments, os.environ)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s %(message)s", level=logging.WARNING)
     logging.getLogger("tornado_sse_auth.audit").setLevel(logging.INFO)
-    current_request.set(RequestInfo(headers={"User-Agent": f"operator's tool, user {os.getuid()}"}))
+    current_request.set(RequestInfo(client=f"operator's tool, user {os.getuid()}"))
     terminal = Terminal(as_json=given.json, assume_yes=getattr(given, "yes", False))
     try:
         status = asyncio.run(_run(given, terminal))

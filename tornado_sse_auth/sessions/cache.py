@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from cachetools import TTLCache
 
@@ -32,12 +34,20 @@ class Authenticated:
         object.__setattr__(self, "ends_at", min(self.session.ends_at, self.credential.expires_at))
 
 
+class _Overtaken(NamedTuple):
+    """What was read of a session before `epoch` counts only from `version` on."""
+
+    epoch: int
+    version: float
+
+
 class SessionCache:
     """A bounded cache that never answers with what an invalidation has overtaken.
 
     Every entry carries the count of invalidations at the time its read began; an entry older than the last
-    invalidation of its session is worth nothing. So an invalidation need not know which credentials are cached, and
-    a fill whose read began before it is dropped on its first use.
+    invalidation of its session is worth nothing, unless it is of the version that the invalidation told of. So an
+    invalidation need not know which credentials are cached, and a fill whose read began before it is dropped on its
+    first use.
     """
 
     def __init__(self, *, size: int, ttl: float, clock: Clock) -> None:
@@ -48,7 +58,7 @@ class SessionCache:
         self._keep = max(KEEP_ENDED, ttl)
         self._epoch = 0
         self._cleared = 0
-        self._invalidated: dict[str, int] = {}
+        self._invalidated: dict[str, _Overtaken] = {}
         self._ended: dict[str, int] = {}
         self._recent: deque[tuple[float, int, str]] = deque()
 
@@ -63,10 +73,14 @@ class SessionCache:
             found, epoch = self._entries[digest]
         except KeyError:
             return None
-        if self._invalidated and self._invalidated.get(found.session.id, 0) > epoch:
+        if self._invalidated and self._is_overtaken(found.session, epoch):
             self._entries.pop(digest, None)
             return None
         return found
+
+    def _is_overtaken(self, session: Session, begun: int) -> bool:
+        overtaken = self._invalidated.get(session.id)
+        return overtaken is not None and overtaken.epoch > begun and session.version < overtaken.version
 
     def begin_fill(self) -> int:
         """Call before the store is read; hand the number to `fill`."""
@@ -74,16 +88,18 @@ class SessionCache:
 
     def fill(self, digest: bytes, found: Authenticated, begun: int) -> bool:
         """Keep what was read. False when the session was invalidated since the read began: read again."""
-        if max(self._cleared, self._invalidated.get(found.session.id, 0)) > begun:
+        if self._cleared > begun or self._is_overtaken(found.session, begun):
             return False
         if self._entries is not None:
             self._entries[digest] = (found, begun)
         return True
 
-    def invalidate(self, session_id: str) -> None:
-        """Nothing read of this session until now counts any more."""
+    def invalidate(self, session_id: str, version: float = math.inf) -> None:
+        """Nothing read of this session until now counts any more, but for what is of `version` or newer."""
         self._epoch += 1
-        self._invalidated[session_id] = self._epoch
+        before = self._invalidated.get(session_id)
+        version = version if before is None else max(version, before.version)
+        self._invalidated[session_id] = _Overtaken(self._epoch, version)
         self._recent.append((self._clock.monotonic(), self._epoch, session_id))
         self._forget_old()
 
@@ -107,7 +123,7 @@ class SessionCache:
         limit = self._clock.monotonic() - self._keep
         while self._recent and self._recent[0][0] < limit:
             _, epoch, session_id = self._recent.popleft()
-            if self._invalidated.get(session_id) == epoch:
+            if session_id in self._invalidated and self._invalidated[session_id].epoch == epoch:
                 del self._invalidated[session_id]
             if self._ended.get(session_id) == epoch:
                 del self._ended[session_id]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
@@ -87,7 +88,7 @@ class SessionWatch:
 
     def changed(self, session: Session) -> None:
         """A new version was stored by this process."""
-        self._cache.invalidate(session.id)
+        self._cache.invalidate(session.id, session.version)
         for listener in self._listeners:
             listener.session_changed(session)
 
@@ -123,11 +124,10 @@ class SessionWatch:
             if not self._cache.is_ended(change.session_id):
                 self.ended(change.session_id, "revoked")
         else:
+            version = math.inf if change.version is None else change.version
+            self._cache.invalidate(change.session_id, version)
             known = self._open.version(change.session_id) if self._open is not None else None
-            if known is not None and change.version is not None and change.version <= known:
-                return  # mostly what this process itself has written
-            self._cache.invalidate(change.session_id)
-            if known is not None:
+            if known is not None and known < version:  # else it is mostly what this process itself has written
                 self.read_again(change.session_id)
 
     async def _read(self, session_id: str) -> None:

@@ -78,7 +78,7 @@ class RequestGuard:
             remote = self._forwarded_for(headers.get_list("X-Forwarded-For"), remote)
         if not request_id or len(request_id) > 128 or not (request_id.isascii() and request_id.isprintable()):
             request_id = f"{self._prefix}-{next(self._numbers):x}"
-        return RequestInfo(request_id, remote, headers)
+        return RequestInfo(request_id, remote, headers.get("User-Agent", "")[:200])
 
     def _trusted(self, remote: str) -> bool:
         try:
