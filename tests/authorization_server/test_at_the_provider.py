@@ -147,14 +147,21 @@ async def test_the_user_says_no_at_the_provider(here: World, provider: Provider)
     assert (answer.status_code, answer.headers.get("Location")) == (403, None)
 
 
-async def test_a_browser_that_keeps_no_cookies(here: World) -> None:
-    """It is told, instead of being sent in circles."""
-    client, browser = await client_of(here), here.browser()
-    first = await browser.http.get("/oauth/authorize", params=client.query())
-    request = parse_qs(urlsplit(first.headers["Location"]).query)["return_to"][0]
-    answer = await browser.http.get(request)
-    assert answer.status_code == 400
-    assert "cookies" in answer.text
+async def test_coming_back_without_having_signed_in(here: World) -> None:
+    """Whoever turned round at the provider is sent there again, not on; some times, then they are told."""
+    client, browser, name = await client_of(here), here.browser(), account()
+    await client.connect(browser, login_hint=name)
+    for query, asked in ((client.query(prompt="login"), browser), (client.query(), here.browser())):
+        answer = await asked.http.get("/oauth/authorize", params=query)
+        request = parse_qs(urlsplit(answer.headers["Location"]).query)["return_to"][0]
+        for _ in range(4):
+            answer = await asked.http.get(request)
+            assert answer.headers["Location"].startswith("/auth/login?")
+        answer = await asked.http.get(request)
+        assert answer.status_code == 400
+    foreign = await here.browser().http.get(request)
+    assert foreign.status_code == 400
+    assert "cookies" in foreign.text
 
 
 def _with_reauth(session: Session) -> Session:

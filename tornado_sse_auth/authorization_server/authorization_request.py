@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Mapping
+import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
@@ -19,7 +20,14 @@ from .errors import UnsupportedResponseTypeError
 from .redirect_uris import is_registered
 from .resources import Resources
 
-__all__ = ["AuthorizationRequest", "check_redirect", "csrf_token", "read_request", "redirect_location"]
+__all__ = [
+    "AuthorizationRequest",
+    "check_redirect",
+    "csrf_token",
+    "read_request",
+    "redirect_location",
+    "sent_to_sign_in",
+]
 
 MAX_STATE = 4096
 MAX_LOGIN_HINT = 256
@@ -32,8 +40,9 @@ ANSWER = frozenset({"code", "state", "iss", "error", "error_description", "error
 class AuthorizationRequest:
     """A checked request (RFC 6749, section 4.1.1; RFC 7636; RFC 8707). `scopes`: None where the client leaves it to us.
 
-    `browser` is the SHA-256 of the value in the cookie of the browser that brought it. `signed_in` and `stepped_up`:
-    the user was at the provider for it, for the latter with the scopes in mind that the session lacked.
+    `browser` is the SHA-256 of the value in the cookie of the browser that brought it. `trips`: how often its user was
+    sent to the provider, the last time at `sent_at` (epoch seconds); `stepped_up`: once for the scopes that the session
+    lacked.
     """
 
     client_id: str
@@ -48,7 +57,8 @@ class AuthorizationRequest:
     prompts: frozenset[str]
     login_hint: str | None
     browser: bytes
-    signed_in: bool = False
+    trips: int = 0
+    sent_at: float = 0.0
     stepped_up: bool = False
 
     @property
@@ -141,17 +151,14 @@ def redirect_location(redirect_uri: str, parameters: Mapping[str, str | None]) -
     return f"{base}?{urlencode([*kept, *added], quote_via=quote)}"
 
 
-def csrf_token(browser: Secret, request_id: str, session_id: str) -> str:
-    """What the form must bring along with the browser's cookie: for this request and the account that was shown."""
-    digest = hmac.digest(browser.reveal().encode(), f"{request_id}|{session_id}".encode(), sha256)
+def csrf_token(browser: Secret, request_id: str, session_id: str, scopes: Iterable[str]) -> str:
+    """What the form must bring along with the browser's cookie: for this request, and the account and the scopes that
+    were shown."""
+    shown = json.dumps([request_id, session_id, sorted(scopes)])
+    digest = hmac.digest(browser.reveal().encode(), shown.encode(), sha256)
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
-def signed_in(request: AuthorizationRequest, *, stepped_up: bool) -> AuthorizationRequest:
-    """The request once its user is on the way to the provider: there and back it does not ask again."""
-    return replace(
-        request,
-        signed_in=True,
-        stepped_up=request.stepped_up or stepped_up,
-        prompts=request.prompts - {"login", "select_account"},
-    )
+def sent_to_sign_in(request: AuthorizationRequest, *, now: float, stepped_up: bool) -> AuthorizationRequest:
+    """The request once its user is on the way to the provider."""
+    return replace(request, trips=request.trips + 1, sent_at=now, stepped_up=request.stepped_up or stepped_up)

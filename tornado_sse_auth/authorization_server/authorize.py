@@ -15,6 +15,7 @@ from ..audit import AuditLog
 from ..clock import Clock
 from ..errors import AccessDeniedError, AuthenticationRequiredError, AuthError, InvalidRequestError
 from ..identity import Secret, Session, SessionState
+from ..sessions.manager import Authenticated
 from ..stores.base import KeptRecords
 from .authorization_request import (
     AuthorizationRequest,
@@ -22,7 +23,7 @@ from .authorization_request import (
     csrf_token,
     read_request,
     redirect_location,
-    signed_in,
+    sent_to_sign_in,
 )
 from .clients import Client, ClientDirectory
 from .endpoint import single
@@ -36,6 +37,7 @@ __all__ = ["AuthorizationEndpoint", "Redirect", "SignIn"]
 
 KIND = "authorization-request"
 REQUEST_TTL = 600.0
+MAX_TRIPS = 5  # to the provider, for one request
 LOOPBACK_WARNING = (
     "The answer goes to a program on this computer. Allow it only if you have just started the connection yourself."
 )
@@ -90,10 +92,10 @@ class AuthorizationEndpoint:
     # -- the request -----------------------------------------------------------------------------------------------
 
     async def begin(
-        self, arguments: Mapping[str, Sequence[str]], session: Session | None, browser: Secret
+        self, arguments: Mapping[str, Sequence[str]], found: Authenticated | None, browser: Secret
     ) -> Redirect | Consent:
-        """A new request. Client, redirect, PKCE, resource and scope are checked in this order. `session` is that of the
-        browser, `browser` the value of its cookie for this endpoint.
+        """A new request. Client, redirect, PKCE, resource and scope are checked in this order. `found` is who is signed
+        in by the browser's session cookie, `browser` the value of its cookie for this endpoint.
 
         Raises `InvalidRequestError` where the client cannot be told.
         """
@@ -101,13 +103,13 @@ class AuthorizationEndpoint:
         client, redirect_uri = await self._check_client(query)
         try:
             request = read_request(query, client, redirect_uri, self._resources, browser=browser)
-            self._check_silent(request, session)
+            self._check_silent(request, found)
         except (OAuthError, InvalidRequestError) as error:
             return self._refused(redirect_uri, query.get("state"), error)
         request_id = Secret.random().reveal()
         await self._kept.put(KIND, request_id, request.to_record(), self._clock.time() + REQUEST_TTL)
         await self._clients.used(client, granted=False)
-        return await self._proceed(request, request_id, session, browser)
+        return await self._proceed(request, request_id, found, browser)
 
     async def _check_client(self, query: Mapping[str, str]) -> tuple[Client, str]:
         client_id = query.get("client_id")
@@ -119,25 +121,29 @@ class AuthorizationEndpoint:
             raise InvalidRequestError("The application that sent you here is unknown.", reason=error.reason) from None
         return client, check_redirect(client, query.get("redirect_uri"))
 
-    def _check_silent(self, request: AuthorizationRequest, session: Session | None) -> None:
+    def _check_silent(self, request: AuthorizationRequest, found: Authenticated | None) -> None:
         if "none" in request.prompts:
-            if session is None or session.state is not SessionState.ACTIVE:
+            if found is None or found.session.state is not SessionState.ACTIVE:
                 raise LoginRequiredError()
             raise ConsentRequiredError()
 
     # -- the way to the decision -----------------------------------------------------------------------------------
 
-    async def resume(self, request_id: str, session: Session | None, browser: Secret | None) -> Redirect | Consent:
+    async def resume(self, request_id: str, found: Authenticated | None, browser: Secret | None) -> Redirect | Consent:
         """A stored request, when its user comes back from the provider. Raises `InvalidRequestError` for one that is
         unknown, too old, or another browser's."""
         request = await self._stored(request_id)
-        return await self._proceed(request, request_id, session, self._bound(request, browser))
+        return await self._proceed(request, request_id, found, self._bound(request, browser))
 
     async def _proceed(
-        self, request: AuthorizationRequest, request_id: str, session: Session | None, browser: Secret
+        self, request: AuthorizationRequest, request_id: str, found: Authenticated | None, browser: Secret
     ) -> Redirect | Consent:
-        active = session is not None and session.state is SessionState.ACTIVE
-        if session is None or not active or request.prompts & {"login", "select_account"}:
+        session = found.session if found is not None else None
+        if found is None or session is None or session.state is not SessionState.ACTIVE:
+            return await self._send_to_sign_in(request, request_id, session)
+        asked = bool(request.prompts & {"login", "select_account"})
+        if asked and (not request.trips or found.credential.created_at < request.sent_at):
+            # Whoever came back without having signed in again has not done what the client asked for.
             return await self._send_to_sign_in(request, request_id, session)
         missing = self._resources.missing(request.scopes, session.scopes)
         if missing and self._may_step_up(request, missing):
@@ -154,7 +160,7 @@ class AuthorizationEndpoint:
         for and did not bring, the provider has refused."""
         if self._provider is None or request.stepped_up:
             return False
-        return not (request.signed_in and missing <= self._provider.scopes)
+        return not (request.trips and missing <= self._provider.scopes)
 
     async def _send_to_sign_in(
         self,
@@ -166,8 +172,8 @@ class AuthorizationEndpoint:
     ) -> Redirect:
         if self._provider is None:
             raise AuthenticationRequiredError("Sign in to this server first.")
-        if request.signed_in and not missing and session is None:
-            raise InvalidRequestError("The browser does not keep this server's cookies, so nobody can sign in here.")
+        if request.trips >= MAX_TRIPS:
+            raise InvalidRequestError("Signing in did not help, several times; start again.")
         again = urlencode({"request": request_id})
         arguments = {"return_to": f"/oauth/authorize?{again}"}
         if request.login_hint is not None:
@@ -178,8 +184,9 @@ class AuthorizationEndpoint:
             arguments["scope"] = " ".join(sorted(self._provider.scopes | missing))
         if session is not None and session.reauth is not None:
             arguments["reauth"] = session.reauth.reveal()
-        record = signed_in(request, stepped_up=bool(missing)).to_record()
-        await self._kept.put(KIND, request_id, record, self._clock.time() + REQUEST_TTL)
+        now = self._clock.time()
+        record = sent_to_sign_in(request, now=now, stepped_up=bool(missing)).to_record()
+        await self._kept.put(KIND, request_id, record, now + REQUEST_TTL)
         return Redirect(f"/auth/login?{urlencode(arguments)}")
 
     def _consent(
@@ -206,14 +213,14 @@ class AuthorizationEndpoint:
             resources=request.audience,
             scopes=tuple(self._resources.scopes[scope] for scope in sorted(scopes - {OFFLINE_ACCESS})),
             request_id=request_id,
-            csrf=csrf_token(browser, request_id, session.id),
+            csrf=csrf_token(browser, request_id, session.id, scopes),
             other_account=f"/auth/login?{urlencode(again)}",
         )
 
     # -- the decision ----------------------------------------------------------------------------------------------
 
     async def decide(
-        self, form: Mapping[str, Sequence[str]], session: Session | None, browser: Secret | None
+        self, form: Mapping[str, Sequence[str]], found: Authenticated | None, browser: Secret | None
     ) -> Redirect:
         """The user's answer. A request is decided once. Raises `InvalidRequestError` for one that is unknown, too old,
         another browser's, or was shown to another account."""
@@ -221,9 +228,11 @@ class AuthorizationEndpoint:
         request_id = fields.get("request", "")
         request = await self._stored(request_id)
         bound = self._bound(request, browser)
+        session = found.session if found is not None else None
         if session is None or session.state is not SessionState.ACTIVE:
             return Redirect(f"/oauth/authorize?{urlencode({'request': request_id})}")
-        if Secret(fields.get("csrf", "")) != Secret(csrf_token(bound, request_id, session.id)):
+        scopes = self._resources.grantable(request.scopes, session.scopes)
+        if Secret(fields.get("csrf", "")) != Secret(csrf_token(bound, request_id, session.id, scopes)):
             raise InvalidRequestError("The account has changed since the page was shown; go back and start again.")
         decision = fields.get("decision")
         if decision not in ("allow", "deny"):
@@ -244,7 +253,7 @@ class AuthorizationEndpoint:
             client=request.client,
             redirect_uri=request.redirect_uri,
             audience=request.audience,
-            scopes=self._resources.grantable(request.scopes, session.scopes),
+            scopes=scopes,
             refused=self._resources.missing(request.scopes, session.scopes),
             challenge=request.challenge,
         )
@@ -260,7 +269,10 @@ class AuthorizationEndpoint:
 
     def _bound(self, request: AuthorizationRequest, browser: Secret | None) -> Secret:
         if browser is None or browser.digest() != request.browser:
-            raise InvalidRequestError("This request was begun in another browser.", reason="another browser's request")
+            raise InvalidRequestError(
+                "This request was begun in another browser, or the browser does not keep this server's cookies.",
+                reason="another browser's request",
+            )
         return browser
 
     def _refused(self, redirect_uri: str, state: str | None, error: AuthError) -> Redirect:

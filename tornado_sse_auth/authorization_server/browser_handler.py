@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from tornado.web import RequestHandler
 
 from ..errors import AuthError, InvalidOriginError, InvalidRequestError, InvalidTokenError
-from ..identity import Secret, Session
+from ..identity import Secret
 from ..sessions.credentials import read_cookie
+from ..sessions.manager import Authenticated
 from ..web.handler import ErrorAnswers
 from ..web.responses import Answer
 from .authorize import AuthorizationEndpoint, Redirect
@@ -43,10 +44,10 @@ class AuthorizationHandler(ErrorAnswers, RequestHandler):
         if stored is not None:
             if len(stored) != 1 or len(arguments) != 1:
                 raise InvalidRequestError("Request objects are not supported.")
-            self._show(await self.endpoint.resume(stored[0], await self._session(), self._browser()))
+            self._show(await self.endpoint.resume(stored[0], await self._signed_in(), self._browser()))
             return
         auth.sign_ins.hit(self.request_info.remote)
-        self._show(await self.endpoint.begin(arguments, await self._session(), self._browser() or self._bind()))
+        self._show(await self.endpoint.begin(arguments, await self._signed_in(), self._browser() or self._bind()))
 
     async def post(self) -> None:
         """The form of the consent page."""
@@ -55,7 +56,7 @@ class AuthorizationHandler(ErrorAnswers, RequestHandler):
         if self.request.query_arguments:
             raise InvalidRequestError("The form has its fields in the body.")
         form = _decoded(self.request.body_arguments)
-        self._show(await self.endpoint.decide(form, await self._session(), self._browser()))
+        self._show(await self.endpoint.decide(form, await self._signed_in(), self._browser()))
 
     def _check_own_page(self) -> None:
         """Only our own page may send the form, whatever else is allowed to use this server."""
@@ -66,12 +67,12 @@ class AuthorizationHandler(ErrorAnswers, RequestHandler):
         if origin != self.sse_auth.options.public_url and (origin is not None or site is None):
             raise InvalidOriginError(reason=f"Origin {(origin or '')[:100]!r}")
 
-    async def _session(self) -> Session | None:
-        """The session of the browser's cookie."""
+    async def _signed_in(self) -> Authenticated | None:
+        """Who is signed in by the browser's session cookie."""
         auth = self.sse_auth
         try:
             presented = read_cookie(self.request.headers.get("Cookie"), auth.cookie_name)
-            return (await auth.sessions.validate(presented)).session if presented is not None else None
+            return await auth.sessions.validate(presented) if presented is not None else None
         except InvalidTokenError:
             return None
 
