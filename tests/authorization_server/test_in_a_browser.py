@@ -36,7 +36,7 @@ return { shown, location: answered(), refusals, frames: page.frames().length };
 
 
 class Callback(RequestHandler):
-    """A program on the user's machine."""
+    """A program on the user's machine; it has an answer to whatever a browser asks for, the page's icon included."""
 
     def get(self) -> None:
         self.write("You may close this page.")
@@ -59,7 +59,7 @@ async def press(here: World, browser: Chromium, client: Installation, decision: 
 @pytest.mark.parametrize("kind", ["loopback", "https", "private"])
 async def test_the_button_works(here: World, browser: Chromium, kind: str) -> None:
     """SEC-34: Chromium follows the redirect after the form, to wherever the client is; no policy is in its way."""
-    async with listening(Application([(r"/callback", Callback)])) as program:
+    async with listening(Application([(r"/.*", Callback)])) as program:
         redirects = {
             "loopback": f"{program}/callback",
             "https": "https://app.example/callback",
