@@ -1,4 +1,4 @@
-"""What may happen to the primary of a replica set of three that has a network of its own."""
+"""What may happen to the primary of a replica set of three."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from tests.parts.tcp_proxy import TCPProxy
 class PrimaryFaults:
     """`async with faults.all["killed"]():` the body runs in the fault; after it every member is back."""
 
-    def __init__(self, replicas: ReplicaSet, proxies: tuple[TCPProxy, ...], *, frozen: float = 20.0) -> None:
-        """`frozen`: seconds that a frozen primary stays so, at least."""
+    def __init__(self, replicas: ReplicaSet, proxies: tuple[TCPProxy, ...] = (), *, frozen: float = 20.0) -> None:
+        """`proxies` are the members' network, without which none is cut off. `frozen`: seconds that a frozen primary
+        stays so, at least."""
         self._replicas = replicas
         self._proxies = proxies
         self._frozen = frozen
@@ -24,8 +25,9 @@ class PrimaryFaults:
             "killed": self.killed,
             "stepped down": self.stepped_down,
             "frozen": self.frozen,
-            "cut off": self.cut_off,
         }
+        if proxies:
+            self.all["cut off"] = self.cut_off
 
     @asynccontextmanager
     async def killed(self) -> AsyncIterator[None]:

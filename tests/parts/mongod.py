@@ -140,11 +140,11 @@ def standalone() -> Iterator[Mongod]:
 
 
 @contextmanager
-def replica_set(size: int, *arguments: str) -> Iterator[ReplicaSet]:
-    """`size` members with a primary elected; `arguments` are further ones of each mongod. Elections take about a second
-    instead of ten."""
+def replica_set(size: int, *arguments: str, election: float = 1.0) -> Iterator[ReplicaSet]:
+    """`size` members with a primary elected; `arguments` are further ones of each mongod. Elections take about
+    `election` seconds instead of ten."""
     with members(size, *arguments) as started:
-        yield initiated(started, [member.address for member in started])
+        yield initiated(started, [member.address for member in started], election=election)
 
 
 @asynccontextmanager
@@ -168,12 +168,16 @@ def members(size: int, *arguments: str) -> Iterator[tuple[Mongod, ...]]:
         )
 
 
-def initiated(started: tuple[Mongod, ...], addresses: Sequence[str]) -> ReplicaSet:
+def initiated(started: tuple[Mongod, ...], addresses: Sequence[str], *, election: float = 1.0) -> ReplicaSet:
     """The set of these members, each known by its address, once it has a primary and everybody has its data."""
     configuration = {
         "_id": _SET_NAME,
         "members": [{"_id": number, "host": address} for number, address in enumerate(addresses)],
-        "settings": {"electionTimeoutMillis": 1000, "heartbeatIntervalMillis": 500, "heartbeatTimeoutSecs": 2},
+        "settings": {
+            "electionTimeoutMillis": int(election * 1000),
+            "heartbeatIntervalMillis": 500,
+            "heartbeatTimeoutSecs": int(2 * election),
+        },
     }
     started[0].run("replSetInitiate", configuration)
     servers = ReplicaSet(started, tuple(addresses))

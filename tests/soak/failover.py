@@ -37,43 +37,51 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(
-    soak: Soak, *, users: int, streams: int, access_ttl: int = ACCESS_TTL, frozen: float = 20.0
+async def scene(soak: Soak, *, users: int, streams: int, frozen: float = 20.0) -> AsyncIterator[Scene]:
+    """A replica set with a network of its own, which is this process: it must not have much else to do."""
+    async with mongod.proxied_replica_set(3) as (replicas, proxies):
+        faults = PrimaryFaults(replicas, proxies, frozen=frozen)
+        async with stage(soak, replicas, faults, users=users, streams=streams, access_ttl=ACCESS_TTL) as found:
+            yield found
+
+
+@asynccontextmanager
+async def stage(
+    soak: Soak, replicas: mongod.ReplicaSet, faults: PrimaryFaults, *, users: int, streams: int, access_ttl: int
 ) -> AsyncIterator[Scene]:
     """All of it started, everybody's streams open."""
     async with AsyncExitStack() as stack:
-        replicas, proxies = await stack.enter_async_context(mongod.proxied_replica_set(3))
         judge = stack.enter_context(provider.running(access_ttl=access_ttl))
         servers = await stack.enter_async_context(sample_servers(judge, [replicas.uri] * 2, DATABASE))
         history = await stack.enter_async_context(SessionHistory(replicas.uri, DATABASE))
         population = Population(soak, servers, history, users=users, streams=streams)
         await stack.enter_async_context(population)
-        yield Scene(servers, judge, history, population, PrimaryFaults(replicas, proxies, frozen=frozen))
+        yield Scene(servers, judge, history, population, faults)
 
 
 async def run(soak: Soak) -> Findings:
     """Each kind of fault in turn, in an order by chance."""
     findings = Findings(scenario=soak.scenario)
-    async with scene(soak, users=USERS, streams=STREAMS) as stage:
+    async with scene(soak, users=USERS, streams=STREAMS) as found:
         worst: dict[str, float] = {}
         counts: Counter[str] = Counter()
-        names = sorted(stage.faults.all)
+        names = sorted(found.faults.all)
         soak.begin()
         while not soak.over:
             if sum(counts.values()) % len(names) == 0:
                 soak.random.shuffle(names)
             name = names[sum(counts.values()) % len(names)]
-            soak.tell(f"{name}; {stage.population.open_streams} streams, {len(findings.recoveries)} faults")
-            async with stage.faults.all[name]():
-                recovery = await stage.population.recovered(timeout=PATIENCE)
+            soak.tell(f"{name}; {found.population.open_streams} streams, {len(findings.recoveries)} faults")
+            async with found.faults.all[name]():
+                recovery = await found.population.recovered(timeout=PATIENCE)
             findings.must(recovery is not None, f"{name}: not recovered within {PATIENCE:.0f} s")
             findings.recoveries.append(PATIENCE if recovery is None else recovery)
             counts[name] += 1
             worst[name] = max(worst.get(name, 0.0), findings.recoveries[-1])
             await asyncio.sleep(QUIET)
         await asyncio.sleep(SETTLED)
-        await stage.population.finish(findings)
-        await judge(stage, findings)
+        await found.population.finish(findings)
+        await judge(found, findings)
     findings.notes.append(
         "faults, with the worst time to recovery: "
         + ", ".join(f"{name} {count} ({worst[name]:.1f} s)" for name, count in sorted(counts.items()))
@@ -81,12 +89,12 @@ async def run(soak: Soak) -> Findings:
     return findings
 
 
-async def judge(stage: Scene, findings: Findings) -> None:
+async def judge(found: Scene, findings: Findings) -> None:
     """However often the primary changes, nobody is signed out, no stream ends, no token is spent twice."""
-    stats = await stage.judge.stats()
-    reuses, reattempts = sum(stats.reuses.values()), sum(stage.history.reattempts.values())
+    stats = await found.judge.stats()
+    reuses, reattempts = sum(stats.reuses.values()), sum(found.history.reattempts.values())
     findings.doubles["outcome known"] = max(0, reuses - reattempts)
     findings.must(reuses <= reattempts, f"{reuses} tokens were presented twice, {reattempts} by the rule")
-    findings.must(not stage.history.lost, f"sessions lost: {stage.history.lost}")
-    findings.must(not stage.population.lost_connections["cut"], "streams ended without a word")
+    findings.must(not found.history.lost, f"sessions lost: {found.history.lost}")
+    findings.must(not found.population.lost_connections["cut"], "streams ended without a word")
     findings.must(not findings.streams_closed, f"streams closed: {findings.streams_closed}")

@@ -7,15 +7,18 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from tests.parts import mongod
+from tests.parts.failover import PrimaryFaults
 from tests.parts.process import ServerProcess
 from tests.soak.crashes import LEASES, Crashes
-from tests.soak.failover import PATIENCE, Scene, scene
+from tests.soak.failover import PATIENCE, Scene, stage
 from tests.soak.findings import Findings
 from tests.soak.soak import Soak
 
 ACCESS_TTL = 20
 USERS = 100
 STREAMS = 10
+ELECTION = 4.0  # seconds: a primary that has to wait for a processor is not to lose its place
 QUIET = (2.0, 6.0)  # between two faults
 FROZEN_SERVER = (2.0, 20.0)  # beyond a lease, and not so long that others present what it holds
 FROZEN_PROVIDER = (1.0, 8.0)
@@ -26,24 +29,31 @@ SPARE_DESCRIPTORS = 100
 async def run(soak: Soak) -> Findings:
     """One fault after the other, each until all is well again."""
     findings = Findings(scenario=soak.scenario)
-    async with scene(soak, users=USERS, streams=STREAMS, access_ttl=ACCESS_TTL) as stage:
-        disasters = Disasters(soak, stage)
-        worst: dict[str, float] = {}
-        counts: Counter[str] = Counter()
-        soak.begin()
-        while not soak.over:
-            await asyncio.sleep(soak.random.uniform(*QUIET))
-            name = soak.random.choice(sorted(disasters.all))
-            soak.tell(f"{name}; {stage.population.open_streams} streams, {sum(counts.values())} faults")
-            async with disasters.all[name]():
-                recovery = await stage.population.recovered(timeout=PATIENCE)
-            findings.must(recovery is not None, f"{name}: not recovered within {PATIENCE:.0f} s")
-            findings.recoveries.append(PATIENCE if recovery is None else recovery)
-            counts[name] += 1
-            worst[name] = max(worst.get(name, 0.0), findings.recoveries[-1])
-        await asyncio.sleep(LEASES)
-        await stage.population.finish(findings)
-        disasters.crashes.judge(findings, await stage.judge.stats())
+    with mongod.replica_set(3, election=ELECTION) as replicas:
+        faults = PrimaryFaults(replicas)
+        async with stage(soak, replicas, faults, users=USERS, streams=STREAMS, access_ttl=ACCESS_TTL) as scene:
+            await _disasters(soak, scene, findings)
+    return findings
+
+
+async def _disasters(soak: Soak, scene: Scene, findings: Findings) -> None:
+    disasters = Disasters(soak, scene)
+    worst: dict[str, float] = {}
+    counts: Counter[str] = Counter()
+    soak.begin()
+    while not soak.over:
+        await asyncio.sleep(soak.random.uniform(*QUIET))
+        name = soak.random.choice(sorted(disasters.all))
+        soak.tell(f"{name}; {scene.population.open_streams} streams, {sum(counts.values())} faults")
+        async with disasters.all[name]():
+            recovery = await scene.population.recovered(timeout=PATIENCE)
+        findings.must(recovery is not None, f"{name}: not recovered within {PATIENCE:.0f} s")
+        findings.recoveries.append(PATIENCE if recovery is None else recovery)
+        counts[name] += 1
+        worst[name] = max(worst.get(name, 0.0), findings.recoveries[-1])
+    await asyncio.sleep(LEASES)
+    await scene.population.finish(findings)
+    disasters.crashes.judge(findings, await scene.judge.stats())
     findings.must(not findings.streams_closed, f"streams closed: {findings.streams_closed}")
     start, end = (sum(usage[at].descriptors for usage in findings.usage.values()) for at in (0, 1))
     findings.must(end <= start + SPARE_DESCRIPTORS, f"descriptors: {start} at the start, {end} at the end")
@@ -51,7 +61,6 @@ async def run(soak: Soak) -> Findings:
         "faults, with the worst time to recovery: "
         + ", ".join(f"{name} {count} ({worst[name]:.1f} s)" for name, count in sorted(counts.items()))
     )
-    return findings
 
 
 class Disasters:
