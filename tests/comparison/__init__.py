@@ -1,0 +1,1 @@
+"""What we do and what the neighbours do, asked by the same requests."""
