@@ -10,9 +10,12 @@ import sys
 from collections.abc import Iterator
 
 import httpx
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
 
 from tests.parts.process import ServerProcess, free_port
 from tests.parts.sse_client import SSEClient
+from tornado_sse_auth import BoundedHTTPServer
 
 DESCRIPTORS = 200
 # As `ulimit -n` before the command would; the demo provider in the same process takes its share.
@@ -98,3 +101,42 @@ async def test_a_loop_that_stood_still_signs_nobody_out() -> None:
             assert not stream.ended
         assert "Traceback" not in process.output
         assert '"reauthorization"' not in process.output
+
+
+async def test_bodies_that_never_end_have_a_bound_together() -> None:
+    """SEC-08, SEC-60: thirty connections hold half a body each, before anybody is asked who they are: beyond
+    `max_body_memory` the connection that brings more is closed, others are served, and what is given up is free."""
+
+    class Echo(RequestHandler):
+        def post(self) -> None:
+            self.write(str(len(self.request.body)))
+
+    server = BoundedHTTPServer(Application([("/", Echo)]), max_body_memory=2_000_000, max_body_size=1_000_000)
+    sockets = bind_sockets(0, "127.0.0.1")
+    port = sockets[0].getsockname()[1]
+    server.add_sockets(sockets)
+    head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n"
+    held = []
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
+        for _ in range(30):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(head + b"x" * 400_000)
+            held.append((reader, writer))
+        ends = [asyncio.create_task(reader.read()) for reader, _ in held]
+        async with asyncio.timeout(20):
+            while sum(end.done() for end in ends) < 24:  # noqa: ASYNC110 - six have two million bytes between them
+                await asyncio.sleep(0.01)
+        assert 0 <= server.body_memory <= 2_000_000
+        assert (await client.post("/", content=b"small")).text == "5"
+        for _, writer in held:
+            writer.close()
+        assert {
+            end if isinstance(end, bytes) else b"" for end in await asyncio.gather(*ends, return_exceptions=True)
+        } == {b""}
+        async with asyncio.timeout(20):
+            while server.body_memory < 2_000_000:  # noqa: ASYNC110 - the server has yet to see the closes
+                await asyncio.sleep(0.01)
+        assert (await client.post("/", content=b"x" * 900_000)).text == "900000"
+        assert server.body_memory == 2_000_000
+    server.stop()
+    await server.close_all_connections()

@@ -1,14 +1,18 @@
-"""An HTTP server that never runs out of file descriptors: what is too much is turned away, what it has goes on."""
+"""An HTTP server that runs out of neither file descriptors nor memory: what is too much is turned away, what it has
+goes on."""
 
 from __future__ import annotations
 
 import logging
 import resource
 import sys
+from collections.abc import Awaitable
 from http.client import responses
-from typing import Any
+from typing import Any, cast
 
+from tornado.http1connection import HTTP1Connection
 from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPConnection, HTTPHeaders, HTTPMessageDelegate, RequestStartLine, ResponseStartLine
 from tornado.iostream import IOStream, StreamClosedError
 
 from ..clock import SystemClock
@@ -21,6 +25,9 @@ _log = logging.getLogger(__name__)
 
 RESERVED = 32  # descriptors for store, provider, metrics and listening, or an eighth where that is more
 QUIET = 5.0  # seconds between two lines of the log about it
+BODY_MEMORY = 256 * 1024 * 1024
+# Of each body these are not counted: who holds the rest does not keep others from signing in.
+SMALL_BODY = 64 * 1024
 
 
 class BoundedHTTPServer(HTTPServer):
@@ -28,12 +35,21 @@ class BoundedHTTPServer(HTTPServer):
     descriptors leaves after what store and provider need.
 
     One connection more is answered 503 and closed. Without this, a process at its limit spins: each turn of the loop
-    fails to accept, and says so with a traceback. Takes the other arguments of `HTTPServer`.
+    fails to accept, and says so with a traceback. The bodies that are still arriving, which Tornado keeps in memory
+    before anybody is asked who they are, have `max_body_memory` bytes in all (256 MiB) beyond the first 64 KiB of each;
+    the connection that brings more is closed. Takes the other arguments of `HTTPServer`.
     """
 
-    def initialize(self, *arguments: Any, max_connections: int | None = None, **options: Any) -> None:
+    def initialize(
+        self,
+        *arguments: Any,
+        max_connections: int | None = None,
+        max_body_memory: int = BODY_MEMORY,
+        **options: Any,
+    ) -> None:
         """Called by the constructor with its arguments."""
         super().initialize(*arguments, **options)
+        self.body_memory = max_body_memory
         self._max_connections = _room() if max_connections is None else max_connections
         self._clock = SystemClock()
         self._turned_away = 0
@@ -59,6 +75,49 @@ class BoundedHTTPServer(HTTPServer):
             except StreamClosedError:
                 return
         stream.close()
+
+    def start_request(self, server_conn: object, request_conn: HTTPConnection) -> HTTPMessageDelegate:
+        """Called by Tornado for each request."""
+        return _Arriving(self, cast(HTTP1Connection, request_conn), super().start_request(server_conn, request_conn))
+
+
+class _Arriving(HTTPMessageDelegate):
+    """A request whose body is counted while it arrives."""
+
+    def __init__(self, server: BoundedHTTPServer, connection: HTTP1Connection, request: HTTPMessageDelegate) -> None:
+        self._server = server
+        self._connection = connection
+        self._request = request
+        self._received = 0
+        self._counted = 0
+
+    def headers_received(
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        return self._request.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        free = max(0, SMALL_BODY - self._received)
+        self._received += len(chunk)
+        counted = max(0, len(chunk) - free)
+        self._counted += counted
+        self._server.body_memory -= counted
+        if counted and self._server.body_memory < 0:
+            self._connection.close()
+            return None
+        return self._request.data_received(chunk)
+
+    def finish(self) -> None:
+        self._arrived()
+        self._request.finish()
+
+    def on_connection_close(self) -> None:
+        self._arrived()
+        self._request.on_connection_close()
+
+    def _arrived(self) -> None:
+        self._server.body_memory += self._counted
+        self._counted = 0
 
 
 def _room() -> int:
