@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -15,10 +14,11 @@ from typing import NoReturn
 
 from tornado.netutil import bind_sockets
 
-from tornado_sse_auth import BoundedHTTPServer, ConfigurationError, RequestIdFilter, StoreUnavailableError
+from tornado_sse_auth import BoundedHTTPServer, ConfigurationError, StoreUnavailableError
 
 from .application import Sample, build_sample
 from .demo_session import demo_bearer
+from .logs import write_logs
 from .options import SampleOptions, parse_options
 from .processes import Child, supervise
 
@@ -27,16 +27,12 @@ CLOSE_TIMEOUT = 1.0  # seconds for connections on which a request is still being
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run until Ctrl-C or SIGTERM; the exit status."""
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s", level=logging.INFO)
-    for handler in logging.getLogger().handlers:
-        handler.addFilter(RequestIdFilter())
-    for noisy in ("httpx", "httpcore", "tornado.access"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         options = parse_options(sys.argv if arguments is None else arguments)
     except ConfigurationError as error:
         print(f"sample_server: {error}", file=sys.stderr)
         return 2
+    write_logs(options.log_format)
     try:
         port = _Port(options)
     except OSError as error:

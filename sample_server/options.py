@@ -14,6 +14,8 @@ from tornado.options import Error, OptionParser
 from tornado_sse_auth import ConfigurationError, Secret
 from tornado_sse_auth.options import is_loopback_host
 
+from .logs import FORMATS
+
 __all__ = ["SampleOptions", "parse_options"]
 
 DAY = 86_400
@@ -39,6 +41,7 @@ _OPTIONS: tuple[tuple[str, Any, str], ...] = (
     ("session-ttl", 30 * DAY, "seconds a session lives"),
     ("idle-ttl", 14 * DAY, "seconds a session lives unused"),
     ("refresh-interval", 1.0, "seconds between ticks of the refresh manager"),
+    ("log-format", "text", "text, or json: an object a line"),
     ("processes", 1, "forked processes on one port; more than one needs --mongodb-uri and --issuer"),
     ("allowed-hosts", "", "more hosts, separated by commas"),
     ("allowed-origins", "", "more origins, separated by commas"),
@@ -71,6 +74,7 @@ class SampleOptions:
     session_ttl: float
     idle_ttl: float
     refresh_interval: float
+    log_format: str
     processes: int
     allowed_hosts: tuple[str, ...]
     allowed_origins: tuple[str, ...]
@@ -122,6 +126,8 @@ def _variable(name: str) -> str:
 def _checked(values: dict[str, Any]) -> SampleOptions:
     if values["mongodb_driver"] not in ("motor", "pymongo"):
         raise ConfigurationError("--mongodb-driver is motor or pymongo")
+    if values["log_format"] not in FORMATS:
+        raise ConfigurationError(f"--log-format is {' or '.join(FORMATS)}")
     if values["processes"] < 1:
         raise ConfigurationError("--processes is at least 1")
     if values["processes"] > 1 and not (values["mongodb_uri"] and values["issuer"] and values["encryption_keys"]):

@@ -70,7 +70,9 @@ def sample_options() -> set[str]:
     )
     assert shown.returncode == 0, shown.stderr
     found = set(re.findall(r"^\s+(--[a-z-]+)", shown.stdout + shown.stderr, re.MULTILINE))
-    return {name for name in found if not name.startswith(("--help", "--log"))}
+    return {
+        name for name in found if not name.startswith(("--help", "--log-file", "--log-rotate", "--log-to", "--logging"))
+    }
 
 
 def test_every_block_says_what_it_is() -> None:

@@ -17,7 +17,7 @@ LAYERS: tuple[frozenset[str], ...] = tuple(
         "errors identity clock",
         "deadlines listeners periodic",
         "options",
-        "sealing metrics audit",
+        "sealing metrics audit logs",
         "observations",
         "mongodb",
         "stores events",

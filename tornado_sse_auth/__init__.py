@@ -30,6 +30,7 @@ from .errors import (
 )
 from .events import EventLog, LogEvent, MemoryEventLog, MongoEventLog
 from .identity import CredentialKind, Secret, Session, SessionState, TokenSet, UserContext
+from .logs import JSONFormatter, RedactionFilter, RepeatFilter
 from .metrics import Metrics, NullMetrics, StatsDMetrics
 from .middleware import SSEAuthenticationMiddleware
 from .oauth import (
@@ -71,6 +72,7 @@ __all__ = [
     "InvalidOriginError",
     "InvalidRequestError",
     "InvalidTokenError",
+    "JSONFormatter",
     "JWTBearerVerifier",
     "Keyring",
     "LogEvent",
@@ -89,7 +91,9 @@ __all__ = [
     "ProviderUnavailableError",
     "RateLimitedError",
     "ReauthorizationRequiredError",
+    "RedactionFilter",
     "RefreshManager",
+    "RepeatFilter",
     "RequestIdFilter",
     "RequestTooLargeError",
     "SSEAuthMixin",
