@@ -9,7 +9,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.soak import clients, crashes, failover, mixed, steady
+from tests.soak import clients, crashes, events, failover, mixed, steady
 from tests.soak.findings import Findings
 from tests.soak.soak import Soak
 
@@ -17,6 +17,7 @@ SCENARIOS: dict[str, Callable[[Soak], Awaitable[Findings]]] = {
     "steady": steady.run,
     "crashes-2": crashes.two_processes,
     "crashes-4": crashes.four_processes,
+    "events": events.run,
     "failover": failover.run,
     "clients": clients.run,
     "mixed": mixed.run,
