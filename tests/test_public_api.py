@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import tornado_sse_auth
-from tornado_sse_auth import mcp, testing
+from tornado_sse_auth import authorization_server, mcp, testing
 
 REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "api.md"
 CONTRACT = {
@@ -50,7 +50,9 @@ def documented(module: str) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("module", [tornado_sse_auth, mcp, testing], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [tornado_sse_auth, authorization_server, mcp, testing], ids=lambda module: module.__name__
+)
 def test_the_reference_lists_every_public_name_once(module: object) -> None:
     assert sorted(documented(module.__name__)) == sorted(module.__all__)
 

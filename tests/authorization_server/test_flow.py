@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from tests.authorization_server.kit import ALL, Installation, World
+from typing import Any
+
+import httpx
+import pytest
+from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
+
+from tests.authorization_server.kit import ALL, REDIRECT, Installation, World, world
+from tornado_sse_auth import ConfigurationError, MemorySessionStore, Secret, SSEAuthenticationMiddleware
+from tornado_sse_auth.authorization_server import AuthorizationServer, Client
+from tornado_sse_auth.authorization_server.metadata import server_metadata
+from tornado_sse_auth.authorization_server.resources import Resources
 
 
 async def test_from_a_challenge_to_an_answer(here: World) -> None:
@@ -40,3 +50,48 @@ async def test_all_that_there_is(here: World) -> None:
     refused = await client.get("/me")
     assert refused.status_code == 401
     assert refused.json()["error"] == "invalid_token"
+
+
+def test_the_metadata_is_valid() -> None:
+    """By Authlib's reading of RFC 8414; the scopes are the application's, and there is no OpenID Connect in it."""
+    resources = Resources("https://s.example", ("/mcp", "/sse"), {"a": "do A", "b": "do B"})
+    document = server_metadata("https://s.example", resources)
+    AuthorizationServerMetadata(document).validate()
+    assert document["scopes_supported"] == ["a", "b", "offline_access"]
+    assert document["code_challenge_methods_supported"] == ["S256"]
+    assert document["authorization_response_iss_parameter_supported"] is True
+    assert document["client_id_metadata_document_supported"] is True
+    assert "jwks_uri" not in document
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"resources": ()},
+        {"resources": ("mcp",)},
+        {"clients": [Client(id="c", redirect_uris=("javascript:x",))]},
+        {"clients": [Client(id="c", redirect_uris=())] * 2},
+    ],
+    ids=str,
+)
+async def test_what_an_application_may_not_ask_for(wrong: dict[str, Any]) -> None:
+    """Said at start, with what to mend."""
+    auth = SSEAuthenticationMiddleware(MemorySessionStore(), public_url="https://s.example")
+    with pytest.raises(ConfigurationError):
+        AuthorizationServer(auth, **wrong)
+
+
+async def test_a_client_that_the_application_names() -> None:
+    """It need not register; with a secret it may send that in both ways."""
+    secret = Secret.random()
+    confidential = Client(id="web", redirect_uris=(REDIRECT,), name="Web", secret_digest=secret.digest())
+    async with world(clients=[confidential]) as here:
+        client = Installation(here, client_id="web", client_secret=secret.reveal())
+        browser = await here.signed_in()
+        await client.connect(browser)
+        assert (await client.get()).status_code == 200
+        form = {"grant_type": "refresh_token", "refresh_token": client.tokens["refresh_token"]}
+        basic = httpx.BasicAuth("web", secret.reveal())
+        assert (await here.http.post("/oauth/token", data=form, auth=basic)).status_code == 200
+        client.client_secret = None
+        assert (await client.refresh()).status_code == 401
