@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tornado_sse_auth import errors, metrics
+from tornado_sse_auth.authorization_server import errors as oauth_errors
 from tornado_sse_auth.errors import AuthError
 
 ROOT = Path(__file__).parent.parent
@@ -139,7 +140,7 @@ def test_the_options_of_the_sample_are_all_in_the_reference() -> None:
 def test_the_error_codes_are_all_in_the_reference() -> None:
     raised = {
         thing.code
-        for thing in vars(errors).values()
+        for thing in (*vars(errors).values(), *vars(oauth_errors).values())
         if inspect.isclass(thing) and issubclass(thing, AuthError) and "code" in vars(thing)
     }
     page = (ROOT / "docs" / "reference" / "errors.md").read_text(encoding="utf-8")
