@@ -311,27 +311,28 @@ async def test_only_silent_streams_are_beaten() -> None:
 # -- coming and going --------------------------------------------------------------------------------------------------
 
 
-async def test_two_thousand_streams_come_and_go_five_times() -> None:
-    """REL-28: registry, wheel, heaps, hub and tasks are back where they were."""
+async def test_streams_come_and_go() -> None:
+    """REL-28: registry, wheel, heaps, hub and tasks are back where they were, five times; thousands of streams come
+    and go in tests/scenarios."""
     async with serving(max_streams_per_user=3, heartbeat=1.0) as server:
         before = len(asyncio.all_tasks())
         for _ in range(5):
             sockets = []
-            for batch in range(20):
+            for batch in range(4):
                 for number in range(100):
                     reader, writer = await asyncio.open_connection("127.0.0.1", server.port, limit=1024)
                     user = (batch * 100 + number) // 2
                     writer.write(f"GET /?user={user} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
                     sockets.append((reader, writer))
                 await until(lambda: len(server.registry) == len(sockets))  # noqa: B023
-            assert server.registry.active_sessions == 1000
+            assert server.registry.active_sessions == 200
             server.streams.clear()
             for _, writer in sockets:
                 writer.transport.abort()
             await until(server.freed)
         await until(lambda: len(asyncio.all_tasks()) <= before)
-        assert server.metrics.counters == {"stream.opened": 10_000, "stream.closed.client": 10_000}
-        assert (len(server.first), len(server.last)) == (5_000, 5_000)
+        assert server.metrics.counters == {"stream.opened": 2_000, "stream.closed.client": 2_000}
+        assert (len(server.first), len(server.last)) == (1_000, 1_000)
 
 
 async def test_drain_tells_each_when_to_return_and_waits_for_nobody() -> None:
