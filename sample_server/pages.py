@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from functools import cache
+from html import escape
 from importlib import resources
 from pathlib import Path
 from typing import ClassVar
@@ -27,7 +28,8 @@ FILE_POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-an
 
 
 class PageHandler(ErrorAnswers, RequestHandler):
-    """A page. It holds nothing of anybody's: what it shows it fetches. In its file `{nonce}` stands for the nonce."""
+    """A page. It holds nothing of anybody's: what it shows it fetches. In its file `{nonce}` stands for the nonce and
+    `{url}` for the server's own origin."""
 
     page: ClassVar[str] = "index.html"
     """The name of its file in `static`."""
@@ -44,7 +46,8 @@ class PageHandler(ErrorAnswers, RequestHandler):
     def get(self) -> None:
         """HTML."""
         source = (STATIC / self.page).read_text(encoding="utf-8")
-        self.finish(source.replace("{nonce}", self._nonce))
+        url = escape(self.sse_auth.options.public_url)
+        self.finish(source.replace("{nonce}", self._nonce).replace("{url}", url))
 
 
 class DashboardHandler(PageHandler):

@@ -1,6 +1,7 @@
 // The page: signed out or signed in, and what the stream brings.
 import { connectStream } from '/auth/client.js';
 import { forgetBearer, nameOf, showSessions, showUser } from './account.js';
+import './copy-command.js';
 import { clearLog, logEvent, logTick } from './event-log.js';
 import { ask, element } from './page.js';
 import { forgetToken, holdToken, showTick } from './token-view.js';

@@ -41,7 +41,10 @@ async def main(options: dict[str, Any]) -> None:
     auth = Browserless()
     failures: list[str] = []
     calls = 0
-    async with Client(options["url"], auth=auth) as client:
+    # Its settings give an authentication to one server only, so a file of many is asked for its one.
+    configured = options.get("configuration") or {"mcpServers": {"it": {"url": options["url"]}}}
+    ((_, server),) = configured["mcpServers"].items()
+    async with Client({"mcpServers": {"it": {**server, "auth": auth}}}) as client:
         end = time.monotonic() + options["seconds"]
 
         async def worker(name: str, arguments: dict[str, Any]) -> None:

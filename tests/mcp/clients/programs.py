@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 from mcp import Client, StdioServerParameters
@@ -102,7 +103,7 @@ async def _lines_of_json(order: Order, command: Sequence[str | Path]) -> Outcome
     return Outcome(result["calls"], result["failures"], program.sign_ins, result["version"])
 
 
-def _options(order: Order, **more: str) -> str:
+def _options(order: Order, **more: Any) -> str:
     return json.dumps({"url": order.url, "seconds": order.seconds, "pause": int(PAUSE * 1000), **more})
 
 
@@ -116,25 +117,30 @@ async def typescript_v2(order: Order) -> Outcome:
     return await _lines_of_json(order, [find_node(), placed(SCRIPTS / "mcp-client.mjs"), _options(order, sdk="v2")])
 
 
-async def fastmcp(order: Order) -> Outcome:
-    """FastMCP's client, in an environment of its own."""
+async def fastmcp(order: Order, *, configuration: Any = None) -> Outcome:
+    """FastMCP's client, in an environment of its own. `configuration`: what people write in a file `mcp.json`."""
     script = Path(__file__).parent / "fastmcp_client.py"
-    return await _lines_of_json(order, [find_fastmcp(), script, _options(order)])
+    return await _lines_of_json(order, [find_fastmcp(), script, _options(order, configuration=configuration)])
 
 
 async def mcp_remote(order: Order) -> Outcome:
     """`mcp-remote`: a bridge for programs that know only standard input and output; it does the OAuth part."""
-    program, outcome = Program(order), Outcome()
-    node = find_node()
     bridge = find_packages() / "node_modules" / "mcp-remote" / "dist" / "proxy.js"
+    arguments = [order.url, str(free_port()), "--allow-http", "--transport", "http-only"]
+    return await bridged(order, [find_node(), bridge, *arguments])
+
+
+async def bridged(order: Order, command: Sequence[str | Path]) -> Outcome:
+    """A client that knows only standard input and output, and the program that it starts."""
+    program, outcome = Program(order), Outcome()
     read_end, write_end = os.pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, os.fdopen(write_end, "w") as log:
         listener = asyncio.create_task(_listen(read_end, program))
         server = StdioServerParameters(
-            command=str(node),
-            args=[str(bridge), order.url, str(free_port()), "--allow-http", "--transport", "http-only"],
+            command=str(command[0]),
+            args=[str(word) for word in command[1:]],
             # Without a PATH it finds no browser to open.
-            env={"HOME": home, "MCP_REMOTE_CONFIG_DIR": home, "PATH": str(node.parent)},
+            env={"HOME": home, "MCP_REMOTE_CONFIG_DIR": home, "PATH": str(find_node().parent)},
         )
         try:
             async with Client(stdio_client(server, errlog=log), mode="legacy") as client:
