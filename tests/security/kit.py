@@ -77,14 +77,17 @@ class World:
         assert answer.status_code == 302, answer.text
         return answer
 
-    async def raw(self, request: bytes, *, wait: float = 10.0) -> bytes:
-        """What the server answers to these bytes until it hangs up; it must within `wait` seconds."""
+    async def raw(self, request: bytes, *, wait: float = 10.0, end: bool = False) -> bytes:
+        """What the server answers to these bytes until it hangs up; it must within `wait` seconds. `end`: nothing comes
+        after them, and the server is told so."""
         parts = urlsplit(self.app.url)
         reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
         received = b""
         try:
             async with asyncio.timeout(wait):
                 writer.write(request)
+                if end:
+                    writer.write_eof()
                 while chunk := await reader.read(65_536):
                     received += chunk
         except ConnectionError:
