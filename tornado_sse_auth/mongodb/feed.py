@@ -25,6 +25,7 @@ RETRY_AFTER = (0.1, 0.3, 1.0, 2.0)  # seconds before an attempt to open again; t
 # The server answers an idle stream each second. One that is frozen, or behind a network that swallows everything, says
 # nothing, and the driver would wait for half a minute.
 SILENCE = 5.0
+LOOK_EACH = 1.0
 DELAY_KEPT = 60.0
 CLOSE_TIMEOUT = 1.0
 RESUMABLE = "ResumableChangeStreamError"
@@ -134,13 +135,15 @@ class ChangeFeed:
         """Let it run to its end. Raises what it raises, and `TimeoutError` when the server falls silent."""
         task = asyncio.create_task(reading, name=f"change stream of {self._collection.name}")
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it may be given up, below
-        begun = self._clock.monotonic()
+        silent = 0.0
         try:
             while not task.done():
-                silent = self._clock.monotonic() - (self._heard or begun)
-                if silent >= SILENCE:
+                heard = self._heard
+                await asyncio.wait({task}, timeout=LOOK_EACH)
+                # Counted in looks: while this process stood still, the server may have spoken.
+                silent = silent + LOOK_EACH if self._heard == heard else 0.0
+                if silent >= SILENCE and not task.done():
                     raise TimeoutError
-                await asyncio.wait({task}, timeout=SILENCE - silent)
             task.result()
         finally:
             # Ending a stream speaks to the server once more, which may be frozen: the second time that is given up.
