@@ -8,7 +8,7 @@ import socket
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -121,7 +121,7 @@ class StatsDMetrics(Metrics):
     """
 
     DELAY = 0.1
-    TIMINGS = 100  # kept until they are sent
+    TIMINGS = 250  # kept until they are sent
 
     def __init__(
         self,
@@ -183,8 +183,7 @@ class StatsDMetrics(Metrics):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for name, seconds in self._timings:
-            self._client.timing(name, seconds * 1000.0)
+        self._client.timings(self._timings)
         for name, count in self._counts.items():
             self._client.incr(name, count)
         for name, value in self._gauges.items():
@@ -201,6 +200,11 @@ class _Client(StatsClientBase):  # type: ignore[misc]
     def __init__(self, prefix: str, datagrams: _Datagrams) -> None:
         self._prefix = prefix
         self._send = datagrams.add
+
+    def timings(self, timings: Iterable[tuple[str, float]]) -> None:
+        """In seconds. Written as `timing` would, without five calls for each of the many that there are."""
+        for name, seconds in timings:
+            self._send(f"{self._prefix}.{name}:{seconds * 1000.0:.6f}|ms")
 
     def pipeline(self) -> Any:
         raise NotImplementedError("lines are batched below this client")

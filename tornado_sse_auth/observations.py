@@ -18,6 +18,7 @@ ENOUGH = 20
 # Buckets grow by a 16th of an octave: what is read from one is at most 2.2 % off.
 BUCKETS_AN_OCTAVE = 16
 SHORTEST = 1e-7
+NOTES = 250  # timings that wait to be taken in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +69,16 @@ class _Histogram:
         self.longest = 0.0
         self.over = 0
 
+    def take(self, seconds: float, target: float) -> None:
+        bucket = int(math.log2(seconds / SHORTEST) * BUCKETS_AN_OCTAVE) if seconds > SHORTEST else 0
+        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
+        self.count += 1
+        self.total += seconds
+        if seconds > self.longest:
+            self.longest = seconds
+        if seconds > target:
+            self.over += 1
+
     def add(self, other: _Histogram) -> None:
         for bucket, count in other.buckets.items():
             self.buckets[bucket] = self.buckets.get(bucket, 0) + count
@@ -106,13 +117,29 @@ class _Histogram:
 
 
 class _Slot:
-    """Ten seconds."""
+    """Ten seconds. A timing is only noted; notes become histograms together, which costs each of them far less."""
 
-    __slots__ = ("counts", "timers")
+    __slots__ = ("_timers", "counts", "noted")
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
-        self.timers: dict[str, _Histogram] = {}
+        self.noted: list[tuple[str, float]] = []
+        self._timers: dict[str, _Histogram] = {}
+
+    @property
+    def timers(self) -> Mapping[str, _Histogram]:
+        """The histograms, by name."""
+        self.take_in()
+        return self._timers
+
+    def take_in(self) -> None:
+        """Make histograms of what was noted."""
+        for name, seconds in self.noted:
+            histogram = self._timers.get(name)
+            if histogram is None:
+                histogram = self._timers[name] = _Histogram()
+            histogram.take(seconds, TARGETS.get(name, math.inf))
+        self.noted.clear()
 
 
 class Observations(Metrics):
@@ -140,17 +167,10 @@ class Observations(Metrics):
         self.sink.timer(name, seconds)
         if self._clock.monotonic() >= self._slot_ends:
             self._next_slot()
-        histogram = self._slot.timers.get(name)
-        if histogram is None:
-            histogram = self._slot.timers[name] = _Histogram()
-        bucket = int(math.log2(seconds / SHORTEST) * BUCKETS_AN_OCTAVE) if seconds > SHORTEST else 0
-        histogram.buckets[bucket] = histogram.buckets.get(bucket, 0) + 1
-        histogram.count += 1
-        histogram.total += seconds
-        if seconds > histogram.longest:
-            histogram.longest = seconds
-        if name in TARGETS and seconds > TARGETS[name]:
-            histogram.over += 1
+        slot = self._slot
+        slot.noted.append((name, seconds))
+        if len(slot.noted) >= NOTES:
+            slot.take_in()
 
     def increment(self, name: str, count: int = 1) -> None:
         """Keep and pass on."""
