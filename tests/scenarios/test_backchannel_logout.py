@@ -185,11 +185,12 @@ async def test_only_a_genuine_token_that_is_new_signs_anybody_out(
             assert statuses == [200, *[400] * 9]
             assert (await client.get("/me")).status_code == 401
 
+            scripted_provider.id_token_changes = {"sid": "s3"}
             back = await signed_in(one, "alice")
             assert (await unknown.post(PATH, data={"logout_token": good})).status_code == 400
             async with one.client(cookies=back) as again:
                 assert (await again.get("/me")).status_code == 200
-                by_sid = signed({"typ": "application/logout+jwt"}, jti="j2", sub=..., sid="s1")
+                by_sid = signed({"typ": "application/logout+jwt"}, jti="j2", sub=..., sid="s3")
                 assert (await unknown.post(PATH, data={"logout_token": by_sid})).status_code == 200
                 assert (await again.get("/me")).status_code == 401
     lines = [json.loads(record.message) for record in caplog.records if record.name == "tornado_sse_auth.audit"]
@@ -218,3 +219,42 @@ async def test_a_key_set_that_cannot_be_had_is_the_providers_fault_not_the_token
         assert int(answer.headers["Retry-After"]) >= 1
         scripted_provider.unscript("jwks")
         assert (await client.post(PATH, data={"logout_token": token})).status_code == 200
+
+
+async def test_a_sign_in_that_was_under_way_comes_too_late(
+    scripted_provider: ScriptedProvider, mongod: ReplicaSet | ExternalMongo, database_name: str
+) -> None:
+    """The provider ends its session between the tokens and our storing them; a later sign-in there has another one."""
+    now = int(time.time())
+    logout = {"iss": scripted_provider.issuer, "aud": "app", "iat": now, "exp": now + 120, "jti": "j", "sid": "s1"}
+    token = scripted_provider.sign({**logout, "events": {EVENT: {}}})
+    scripted_provider.id_token_changes = {"sid": "s1"}
+    gate = asyncio.Event()
+    scripted_provider.script("userinfo", Answer(gate=gate))
+    async with process(scripted_provider, mongod.uri, database_name) as app, app.client() as provider:
+        late = asyncio.create_task(oidc.sign_in(f"{app.url}/auth/login", account="alice"))
+        await scripted_provider.wait_for_calls("userinfo")
+        assert (await provider.post(PATH, data={"logout_token": token})).status_code == 200
+        gate.set()
+        done = await late
+        assert done.response.status_code == 400
+        assert app.cookie not in done.cookies
+        assert await app.auth.sessions.sessions_of(f"{scripted_provider.issuer}|alice") == []
+        scripted_provider.id_token_changes = {"sid": "s2"}
+        async with app.client(cookies=await signed_in(app, "alice")) as client:
+            assert (await client.get("/me")).status_code == 200
+
+
+async def test_a_session_that_names_none_of_the_providers_goes_by_its_user(
+    scripted_provider: ScriptedProvider, mongod: ReplicaSet | ExternalMongo, database_name: str
+) -> None:
+    """Providers that put no `sid` into ID tokens, and one into logout tokens all the same."""
+    now = int(time.time())
+    logout = {"iss": scripted_provider.issuer, "aud": "app", "iat": now, "exp": now + 120, "jti": "j"}
+    token = scripted_provider.sign({**logout, "sub": "alice", "sid": "s1", "events": {EVENT: {}}})
+    async with process(scripted_provider, mongod.uri, database_name) as app, app.client() as provider:
+        alice, bob = await signed_in(app, "alice"), await signed_in(app, "bob")
+        assert (await provider.post(PATH, data={"logout_token": token})).status_code == 200
+        for cookies, status in ((alice, 401), (bob, 200)):
+            async with app.client(cookies=cookies) as client:
+                assert (await client.get("/me")).status_code == status

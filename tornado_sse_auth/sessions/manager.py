@@ -330,21 +330,22 @@ class SessionManager:
         return len(ended)
 
     async def end_at_provider(self, issuer: str, *, subject: str | None, sid: str | None) -> int:
-        """The provider has signed its user out: end the sessions begun in its session `sid`, or without one all of
-        `subject`; how many there were."""
+        """The provider has signed its user out: end the sessions begun in its session `sid`, and those of `subject`
+        that do not say in which one they began; without `sid` all of `subject`; how many there were."""
+        concerned = []
         if sid is not None:
-            sessions = await self._store.find_by_sid(sid)
-        else:
-            sessions = await self._store.find_by_subject(issuer, subject or "")
-        ended = 0
-        for session in sessions:
-            if session.subject is None:
-                continue
-            signed_in_at, user = session.subject
             # Another provider may use the same names, and a subject beside a session must be that session's.
-            if signed_in_at == issuer and subject in (None, user):
-                ended += await self.revoke(session.id, reason="signed out at the provider")
-        return ended
+            concerned += [
+                session
+                for session in await self._store.find_by_sid(sid)
+                if session.subject is not None
+                and session.subject[0] == issuer
+                and subject in (None, session.subject[1])
+            ]
+        if subject is not None:
+            of_user = await self._store.find_by_subject(issuer, subject)
+            concerned += [session for session in of_user if sid is None or session.sid is None]
+        return sum([await self.revoke(one.id, reason="signed out at the provider") for one in concerned])
 
     async def revoke_own(self, user_id: str, session_id: str) -> None:
         """End one of the user's sessions. Raises `NotFoundError` for anybody else's."""

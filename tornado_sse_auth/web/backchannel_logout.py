@@ -9,11 +9,13 @@ from tornado.web import RequestHandler
 from ..errors import InvalidRequestError, NotFoundError
 from ..identity import Secret
 from ..oauth import LogoutToken
+from .context import AuthContext
 from .handler import ErrorAnswers
 
-__all__ = ["BackChannelLogoutHandler"]
+__all__ = ["BackChannelLogoutHandler", "was_signed_out"]
 
-RECORD_KIND = "logout"
+USED = "logout"
+SIGNED_OUT = "signed-out"
 
 
 class BackChannelLogoutHandler(ErrorAnswers, RequestHandler):
@@ -53,10 +55,22 @@ class BackChannelLogoutHandler(ErrorAnswers, RequestHandler):
         """End the sessions, then note the token as used: one that comes again after a failure in between does no
         harm, one that was noted and then failed could not be presented again."""
         auth = self.sse_auth
-        used = hashlib.sha256(f"{issuer}|{token.jti}".encode()).hexdigest()
-        if await auth.kept.get(RECORD_KIND, used) is not None:
+        used = _digest(issuer, token.jti)
+        if await auth.kept.get(USED, used) is not None:
             raise InvalidRequestError(reason="the logout token was used before")
+        if token.sid is not None:
+            await auth.kept.put(SIGNED_OUT, _digest(issuer, token.sid), {}, token.until)
         ended = await auth.sessions.end_at_provider(issuer, subject=token.subject, sid=token.sid)
-        if not await auth.kept.replace(RECORD_KIND, used, {}, token.until, version=0):
+        if not await auth.kept.replace(USED, used, {}, token.until, version=0):
             raise InvalidRequestError(reason="the logout token was used at the same moment")
         return ended
+
+
+async def was_signed_out(auth: AuthContext, issuer: str, sid: str) -> bool:
+    """Whether the provider has ended its session `sid` in the last minutes: a sign-in that was under way then comes
+    too late."""
+    return await auth.kept.get(SIGNED_OUT, _digest(issuer, sid)) is not None
+
+
+def _digest(issuer: str, name: str) -> str:
+    return hashlib.sha256(f"{issuer}|{name}".encode()).hexdigest()

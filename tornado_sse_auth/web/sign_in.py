@@ -12,6 +12,7 @@ from ..oauth import SIGN_IN_TTL, Callback, OAuthProvider, SignInAttempt, SignInR
 from ..sessions.changes import SignedInUser
 from ..sessions.credentials import read_cookie
 from ..sessions.refresh_exchange import ASSUMED_LIFETIME
+from .backchannel_logout import was_signed_out
 from .error_page import error_page, page_policy
 from .guards import single_arguments
 from .handler import ErrorAnswers
@@ -159,7 +160,13 @@ class CallbackHandler(_SignInHandler):
         if revive is None and attempt.return_to.startswith("/oauth/authorize?"):
             # What a client's user signs in for is that the client goes on; in their browser nothing may be left of it.
             revive = await auth.sessions.find_waiting(user.user_id)
-        _, credential = await auth.sessions.sign_in(user, revive=revive, previous=self._previous())
+        session, credential = await auth.sessions.sign_in(user, revive=revive, previous=self._previous())
+        if user.sid is not None and await was_signed_out(auth, self.provider.issuer, user.sid):
+            # Asked after the session was stored: either the logout has seen it, or it is seen here.
+            await auth.sessions.revoke(session.id, reason="signed out at the provider")
+            raise InvalidRequestError(
+                "You have signed out at the provider meanwhile; start again.", reason="the provider's session has ended"
+            )
         self.set_cookie(**auth.session_cookie(credential))
         self.clear_cookie(
             self.browser_cookie(callback.state), path="/", secure=auth.options.secure, httponly=True, samesite="Lax"
