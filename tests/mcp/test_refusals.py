@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
+import httpx
 import pytest
 from mcp.server.mcpserver import Context, MCPServer
 
@@ -190,3 +191,70 @@ async def test_foreign_pages_and_hosts_are_refused_before_anything_is_read(runni
         client = bearer or running.client(None)
         answer = await client.http.post("/mcp", content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == status
+
+
+PATHS = {"/mcp": "POST", "/sse": "GET", "/messages": "POST"}
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_every_path_answers_by_the_error_table(path: str) -> None:
+    """Status, code and challenge of each row, on each path; where the body is a request, in a JSON-RPC message."""
+    method = PATHS[path]
+    resource = "/mcp" if path == "/mcp" else "/sse"
+    async with serving(build, max_streams=1) as running:
+        session, ann = await running.sign_in()
+        token = ann.http.headers["Authorization"]
+        posted = ann.modern("tools/list")["json"]
+
+        async def ask(**changes: Any) -> httpx.Response:
+            headers = {"Authorization": token, "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/list"}
+            headers |= changes.pop("headers", {})
+            headers = {name: value for name, value in headers.items() if value}
+            request = {"method": method, "url": path, **({"json": posted} if method == "POST" else {}), **changes}
+            async with httpx.AsyncClient(base_url=running.url, trust_env=False, timeout=20) as client:
+                return await client.request(headers=headers, **request)
+
+        def refused(answer: httpx.Response, status: int, code: str) -> str:
+            body = answer.json()
+            if answer.request.method == "POST":
+                assert body["id"] == posted["id"]
+                body = body["error"]["data"]
+            assert (answer.status_code, body["error"]) == (status, code)
+            assert body["request_id"] == answer.headers["X-Request-ID"]
+            assert answer.headers["Cache-Control"] == "no-store"
+            assert "Location" not in answer.headers
+            challenge = answer.headers.get("WWW-Authenticate", "")
+            assert bool(challenge) is (status == 401)
+            if challenge:
+                metadata = f"{running.url}/.well-known/oauth-protected-resource{resource}"
+                assert f'resource_metadata="{metadata}"' in challenge
+            return challenge
+
+        nobody = await ask(headers={"Authorization": "", "Accept": "text/html"})
+        assert "error=" not in refused(nobody, 401, "authorization_required")
+        unknown = await ask(headers={"Authorization": "Bearer unknown"})
+        assert 'error="invalid_token"' in refused(unknown, 401, "invalid_token")
+        refused(await ask(headers={"Authorization": "Bearer a b"}), 400, "invalid_request")
+        refused(await ask(headers={"Origin": "https://evil.example"}), 403, "invalid_origin")
+        refused(await ask(headers={"Host": "evil.example"}), 421, "invalid_host")
+        refused(await ask(method="PATCH"), 405, "method_not_allowed")
+        if method == "POST":
+            assert (await ask(headers={"Content-Type": "text/plain"})).status_code == 415
+        if path == "/messages":
+            refused(await ask(), 400, "invalid_request")
+            refused(await ask(url="/messages?session_id=unknown"), 404, "not_found")
+        if path != "/messages":
+            # Whoever wants a stream beyond what the process holds is told when to return.
+            async with ann.listen(toolsListChanged=True) as stream:
+                assert await stream.next() is not None
+                listen = ann.modern("subscriptions/listen", {"notifications": {}}, request_id=posted["id"])
+                wanted = {"json": listen["json"]} if path == "/mcp" else {}
+                full = await ask(**wanted, headers=listen["headers"] if path == "/mcp" else {})
+                refused(full, 503, "overloaded")
+                assert int(full.headers["Retry-After"]) >= 1
+        await running.auth.sessions.update(
+            session.id, lambda stored: replace(stored, state=SessionState.REAUTHORIZATION, reauth=Secret.random())
+        )
+        assert 'error="invalid_token"' in refused(await ask(), 401, "authorization_required")
+        await running.auth.sessions.revoke(session.id)
+        assert 'error="invalid_token"' in refused(await ask(), 401, "invalid_token")
