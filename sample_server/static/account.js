@@ -33,10 +33,32 @@ export async function showSessions(onFailure) {
   try {
     const { sessions } = await ask('GET', '/auth/sessions');
     const rows = sessions.toSorted((a, b) => b.current - a.current || b.last_seen.localeCompare(a.last_seen));
-    element('sessions').replaceChildren(...rows.map((session) => sessionRow(session, onFailure)));
+    element('sessions').replaceChildren(...rows.flatMap((session) => [
+      sessionRow(session, onFailure), ...session.grants.map((grant) => grantRow(session, grant, onFailure))]));
   } catch (error) {
     onFailure(error);
   }
+}
+
+/** A program that the user has allowed something; it stands on the session above it. */
+function grantRow(session, grant, onFailure) {
+  const name = grant.name || 'A program without a name';
+  const facts = [`allowed ${when(grant.created)}`, `last used ${when(grant.last_used)}`, ...grant.scopes];
+  const end = make('button', { type: 'button', class: 'quiet small', 'aria-label': `End what ${name} may do` }, 'End');
+  end.addEventListener('click', async () => {
+    end.disabled = true;
+    try {
+      await ask('DELETE', `/auth/sessions/${encodeURIComponent(session.id)}/grants/${encodeURIComponent(grant.id)}`);
+    } catch (error) {
+      onFailure(error);
+    }
+    await showSessions(onFailure);
+  });
+  return make('li', { class: 'grant' },
+    make('div', { class: 'session-text' },
+      make('p', { class: 'session-name', title: grant.client_id }, name),
+      make('p', { class: 'session-facts' }, facts.map(unbroken).join(', '))),
+    end);
 }
 
 function sessionRow(session, onFailure) {

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from authlib.oauth2.rfc7636 import create_s256_code_challenge
 
 from sample_server.dashboard import SCOPE
 from sample_server.demo_session import demo_bearer
@@ -161,3 +162,46 @@ async def test_the_dashboard_asks_for_its_scope() -> None:
             answer = await client.get(f"{url}/dashboard/events", headers={"Authorization": f"Bearer {bearer.reveal()}"})
     assert (answer.status_code, answer.json()["error"]) == (403, "insufficient_scope")
     assert f'scope="{SCOPE}"' in answer.headers["WWW-Authenticate"]
+
+
+async def test_a_program_is_allowed_and_ended_again(browser: Browser, url: str, axe: Path) -> None:
+    """On the consent page, which everybody can use; then it is in the list of sessions, and is ended there."""
+    verifier = "v" * 43
+    seen = await browser.run(
+        SIGN_IN
+        + """
+        await signIn('/');
+        const post = (path, options) => context.request.post(params.url + path, options);
+        const redirect = `${params.url}/`;
+        const metadata = { client_name: 'Editor', redirect_uris: [redirect], token_endpoint_auth_method: 'none' };
+        const { client_id } = await (await post('/oauth/register', { data: metadata })).json();
+        const query = new URLSearchParams({ client_id, redirect_uri: redirect, response_type: 'code',
+          code_challenge: params.challenge, code_challenge_method: 'S256', scope: 'content:read' });
+        await page.goto(`${params.url}/oauth/authorize?${query}`);
+        const consent = await text('main');
+        const violations = await audit();
+        await page.click('button[value=allow]');
+        await page.waitForURL((url) => url.searchParams.has('code'));
+        const code = new URL(page.url()).searchParams.get('code');
+        const form = { client_id, grant_type: 'authorization_code', code, code_verifier: params.verifier };
+        const tokens = await (await post('/oauth/token', { form })).json();
+        await page.goto(params.url);
+        await until('.grant', 'Editor');
+        const facts = await text('.grant .session-facts');
+        await page.click('.grant button');
+        await page.waitForFunction(() => document.querySelector('.grant') === null);
+        const again = { client_id, grant_type: 'refresh_token', refresh_token: tokens.refresh_token };
+        const refused = await (await post('/oauth/token', { form: again })).json();
+        const sessions = await page.locator('.session-list li').count();
+        return { consent, violations, facts, refused: refused.error, sessions };
+        """,
+        url=url,
+        axe=axe,
+        verifier=verifier,
+        challenge=create_s256_code_challenge(verifier),
+    )
+    assert "search and read the content" in seen["consent"]
+    assert seen["violations"] == []
+    assert "content:read" in seen["facts"]
+    assert seen["refused"] == "invalid_grant"
+    assert seen["sessions"] == 1

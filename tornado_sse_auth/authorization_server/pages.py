@@ -10,6 +10,7 @@ __all__ = ["Consent", "consent_page", "page_policy", "refusal_page"]
 
 _STYLE = """
 :root { color-scheme: light dark; }
+html { background: Canvas; color: CanvasText; }
 body { margin: 0; min-height: 100vh; display: grid; place-items: center; font: 1rem/1.5 system-ui, sans-serif; }
 main { max-width: 30rem; padding: 1rem; overflow-wrap: anywhere; }
 h1 { font-size: 1.4rem; }
@@ -19,6 +20,7 @@ dd { margin: 0 0 .6rem; }
 form { display: flex; gap: .75rem; margin: 1.5rem 0; }
 button { font: inherit; padding: .5rem 1.25rem; border-radius: .4rem; border: 1px solid currentColor; cursor: pointer; }
 button[value=allow] { background: #1d4ed8; border-color: #1d4ed8; color: #fff; }
+a { color: inherit; }
 small { opacity: .75; }
 """
 
