@@ -290,7 +290,7 @@ async def test_a_frozen_mongod_fails_calls_in_time(
     with own_mongod.members[0].stopped():
         async with asyncio.timeout(BOUND):
             results = await asyncio.gather(*(call() for call in calls * 3), return_exceptions=True)
-        assert {type(result) for result in results} == {StoreUnavailableError}
+        assert [result for result in results if not isinstance(result, StoreUnavailableError)] == []
         clock.advance(5)
         assert not store.feed_alive
     async with asyncio.timeout(20):
