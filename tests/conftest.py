@@ -18,7 +18,7 @@ from tests.parts.statsd import StatsDListener
 # `--hypothesis-profile=long` searches for hours what the suite, with the same examples each time, does in seconds.
 SLOW_MACHINE = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=SLOW_MACHINE)
-settings.register_profile("long", deadline=None, max_examples=20_000, suppress_health_check=SLOW_MACHINE)
+settings.register_profile("long", deadline=None, max_examples=10_000, suppress_health_check=SLOW_MACHINE)
 settings.load_profile("suite")
 
 REAL_PARTS = {

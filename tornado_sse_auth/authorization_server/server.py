@@ -22,16 +22,14 @@ from .token import TokenEndpoint
 
 __all__ = ["AuthorizationServer"]
 
-REGISTRATIONS_A_MINUTE = 60
-
 
 class AuthorizationServer:
     """Lets clients that know nothing of the provider ask its users for grants: registration, consent, tokens.
 
     `resources` are the paths of the protected resources that grants are for; their handlers have them as `resource`.
     `scopes` are the application's, a mapping of each to what it lets a client do, in words that complete "It will be
-    able to:". `clients` are those that need not register. `documents` fetches client metadata documents. Raises
-    `ConfigurationError`.
+    able to:". `clients` are those that need not register. `documents` fetches client metadata documents.
+    `max_registrations` are those of one address a minute. Raises `ConfigurationError`.
 
     ::
 
@@ -47,6 +45,7 @@ class AuthorizationServer:
         scopes: Mapping[str, str] | Iterable[str] = (),
         clients: Iterable[Client] = (),
         documents: MetadataDocuments | None = None,
+        max_registrations: int = 60,
     ) -> None:
         issuer = auth.options.public_url
         known = Resources(issuer, resources, scopes)
@@ -63,7 +62,7 @@ class AuthorizationServer:
             clock=auth.clock,
             audit=auth.audit,
         )
-        attempts = PeerLimiter(REGISTRATIONS_A_MINUTE, auth.clock)
+        attempts = PeerLimiter(max_registrations, auth.clock)
         self._authorize = AuthorizationEndpoint(
             issuer=issuer,
             clients=directory,
