@@ -65,8 +65,8 @@ async def until(condition: Any, *, seconds: float = 20.0) -> None:
 async def test_processes_behind_one_port(
     provider: oidc.Provider, mongod: Servers, database_name: str, account: str, statsd: StatsDListener
 ) -> None:
-    """One introduction, a gauge each; one that dies is replaced while the other serves; SIGTERM to the parent alone
-    ends all with status 0."""
+    """One introduction, a gauge each; one that dies or is sent away is replaced while the others serve; SIGTERM to the
+    parent alone ends all with status 0."""
     told = f"--statsd=127.0.0.1:{statsd.port}"
     async with started(provider, mongod, database_name, "--processes=3", told) as server:
         await provider.add_redirect_uri(f"{server.url}/auth/callback")
@@ -83,6 +83,12 @@ async def test_processes_behind_one_port(
         await until(lambda: len(children(server)) == 3)
         now = children(server)
         assert before - now == {victim}
+        leaving = max(before)
+        os.kill(leaving, signal.SIGTERM)  # this one alone, after it has drained
+        server.wait_for_line(r"process \d ended with status 0", 30)
+        await until(lambda: len(children(server)) == 3)
+        now = children(server)
+        assert leaving not in now
         assert server.output.count("The sample server is at") == 1
 
         os.kill(server.pid, signal.SIGTERM)
