@@ -32,7 +32,7 @@ SESSIONS = 10_000
 MINUTE = 60.0
 LIFE = 20 * MINUTE  # the jitter of 5 % spreads what is due over one minute
 FIRST_DUE = 0.85 * LIFE
-PREPARING = SESSIONS / 100  # seconds: until everything is open
+PREPARING = SESSIONS / 60  # seconds: until everything is open
 IDLE = 20.0
 REQUESTS_A_SECOND = 100
 
