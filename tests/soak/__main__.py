@@ -15,6 +15,7 @@ from tests.soak.soak import Soak
 
 SCENARIOS: dict[str, Callable[[Soak], Awaitable[Findings]]] = {
     "steady": steady.run,
+    "processes-4": crashes.four_unharmed,
     "crashes-2": crashes.two_processes,
     "crashes-4": crashes.four_processes,
     "events": events.run,

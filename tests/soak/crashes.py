@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 
 from tests.parts import mongod, provider
@@ -13,6 +14,7 @@ from tests.soak.population import Population
 from tests.soak.soak import Soak
 
 ACCESS_TTL = 10
+EARLIEST = 0.85 - 0.02  # of a token's life, when it may be refreshed, and a tick
 USERS = 80
 KILL_EVERY = (3.0, 8.0)
 DATABASE = "soak"
@@ -22,15 +24,20 @@ LEASES = 45.0  # a lease, the watch over it, and the second presentation
 
 async def two_processes(soak: Soak) -> Findings:
     """Two processes, two streams a user."""
-    return await _run(soak, 2)
+    return await _run(soak, 2, Crashes.one)
 
 
 async def four_processes(soak: Soak) -> Findings:
     """Four processes, four streams a user."""
-    return await _run(soak, 4)
+    return await _run(soak, 4, Crashes.one)
 
 
-async def _run(soak: Soak, processes: int) -> Findings:
+async def four_unharmed(soak: Soak) -> Findings:
+    """The same, and nobody is killed."""
+    return await _run(soak, 4, Crashes.none)
+
+
+async def _run(soak: Soak, processes: int, act: Callable[[Crashes, Population], Awaitable[None]]) -> Findings:
     findings = Findings(scenario=soak.scenario)
     with mongod.replica_set(1) as servers, provider.running(access_ttl=ACCESS_TTL) as judge:
         async with AsyncExitStack() as stack:
@@ -42,11 +49,15 @@ async def _run(soak: Soak, processes: int) -> Findings:
             crashes = Crashes(soak, samples, history)
             soak.begin()
             while not soak.over:
-                await crashes.one(population)
+                await act(crashes, population)
             await asyncio.sleep(LEASES)
             await population.finish(findings)
             stats = await judge.stats()
             crashes.judge(findings, stats)
+            # As many as one process would need, however many have streams of a session.
+            most = max(history.refreshes.values())
+            findings.notes.append(f"of one session at most {most} refreshes in {soak.elapsed:.0f} s")
+            findings.must(most <= soak.elapsed / (EARLIEST * ACCESS_TTL) + 2, f"{most} refreshes of one session")
     return findings
 
 
@@ -74,6 +85,11 @@ class Crashes:
             f"{self.count} crashes, {sum(self._history.refreshes.values())} refreshes, "
             f"{sum(self._history.lost.values())} lost, {population.open_streams} streams"
         )
+
+    async def none(self, population: Population) -> None:
+        """Let time pass."""
+        await asyncio.sleep(KILL_EVERY[0])
+        self._soak.tell(f"{sum(self._history.refreshes.values())} refreshes, {population.open_streams} streams")
 
     async def kill(self, victim: SampleServer) -> None:
         """Kill it, note what it leaves behind, and start it again."""

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -87,10 +88,10 @@ class Population:
 
         await asyncio.gather(*map(arrive, range(self._users)))
         for person in self.people:
-            for _ in range(self._streams):
+            for number in range(self._streams):
                 follower = Follower(
                     person.user.bearer,
-                    choose=self._some_port,
+                    choose=self._first_then_any(number),
                     sign_in=partial(self._sign_in_again, person),
                     random=self._random,
                 )
@@ -199,8 +200,10 @@ class Population:
             if isinstance(outcome, Exception):
                 raise outcome
 
-    def _some_port(self) -> int:
-        return self._random.choice(self._servers).port
+    def _first_then_any(self, number: int) -> Callable[[], int]:
+        """The ports that a person's follower tries: their streams begin in all processes, and then go anywhere."""
+        first = iter([self._servers[number % len(self._servers)].port])
+        return lambda: next(first, None) or self._random.choice(self._servers).port
 
     async def _sign_in_again(self, person: Person, url: str | None) -> str:
         """The bearer that is good from now on; several followers may ask at once."""
