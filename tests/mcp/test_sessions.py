@@ -344,6 +344,31 @@ async def test_a_session_that_loses_its_user_ends_its_streams_at_once(fixture: F
         await until(lambda: len(running.auth.registry) == running.auth.registry.leaving == 0)
 
 
+async def test_what_one_client_may_have_is_bounded(fixture: Fixture) -> None:
+    """Requests that outlive their connections count; an id in use is refused; sessions are not begun without end."""
+    async with serving(fixture.build, max_streams_per_user=3) as running:
+        _, ann = await running.sign_in()
+        session = await Legacy.connect(ann)
+        for number in range(3):
+            async with session.stream(request("tools/call", {"name": "wait", "arguments": {}}, id=number)) as stream:
+                await stream.next()
+            await until(lambda: not len(running.auth.registry))
+        assert (await session.post(request("ping", id=2))).status_code == 400
+        beyond = await session.post(request("ping", id=3))
+        assert beyond.status_code == 429
+        assert "Retry-After" in beyond.headers
+        fixture.gate.set()
+        async with asyncio.timeout(BOUND):
+            while (await session.post(request("ping", id=4))).status_code != 200:
+                pass
+        begun = {"protocolVersion": LATEST, "capabilities": {}, "clientInfo": {"name": "flood", "version": "1"}}
+        answers = [await ann.http.post("/mcp", json=request("initialize", begun)) for _ in range(120)]
+        assert [answer.status_code for answer in answers[:119]] == [200] * 119
+        assert answers[119].status_code == 429
+        _, bob = await running.sign_in("bob")
+        await Legacy.connect(bob)
+
+
 async def test_a_quiet_call_becomes_a_stream_and_a_shutdown_is_told(fixture: Fixture) -> None:
     """The heartbeat keeps a silent call's connection; a process that ends answers what it could not finish."""
     async with serving(fixture.build, heartbeat=0.05) as running:

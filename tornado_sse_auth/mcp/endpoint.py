@@ -19,6 +19,7 @@ from mcp_types.jsonrpc import INVALID_PARAMS
 
 from ..middleware import SSEAuthenticationMiddleware
 from ..sessions.requirements import NO_REQUIREMENTS
+from ..web.guards import PeerLimiter
 from .access import AccessRules
 from .bus import EventLogBus
 from .handler import MCPHandler
@@ -33,6 +34,8 @@ from .standing import StandingStreams
 from .streamable_http import StreamableHTTPHandler
 
 __all__ = ["MCPEndpoint"]
+
+HANDSHAKES_A_MINUTE = 120  # of one user: each leaves a session in the store
 
 
 class MCPEndpoint:
@@ -73,6 +76,7 @@ class MCPEndpoint:
         self.standing = StandingStreams(self.bus, self.rules, auth.options.subscription_levels)
         self.sessions = LiveSessions(auth, self.make_runner)
         self.sse_peers: dict[str, SSEPeer] = {}
+        self.handshakes = PeerLimiter(HANDSHAKES_A_MINUTE, auth.clock)
         add_session_methods(self.server)
         self._lifespan: Lifespan | None = None
         self._in_headers: dict[str, tuple[Mapping[str, Any], bool]] = {}

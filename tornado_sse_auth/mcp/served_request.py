@@ -15,7 +15,7 @@ from mcp.shared.message import ServerMessageMetadata
 from mcp.shared.transport_context import TransportContext
 from mcp_types.jsonrpc import INTERNAL_ERROR, ErrorData, JSONRPCRequest
 
-from ..errors import AuthError
+from ..errors import AuthError, InvalidRequestError, TooManyStreamsError
 from .caller import AccessRefused
 from .logging_level import is_wanted
 from .messages import error_message, notification, result_message
@@ -42,6 +42,7 @@ class ServedRequest:
         self.task: asyncio.Task[None] | None = None
         self._peer = peer
         self._public_url = handler.sse_auth.options.public_url
+        self._limit = handler.sse_auth.options.max_streams_per_user
         self._request = request
         self._progress_token = progress_token_from_params(request.params)
         self._cancel_requested: anyio.Event | None = None
@@ -91,7 +92,12 @@ class ServedRequest:
     # -- life ------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin."""
+        """Begin. Raises `InvalidRequestError` for an id that is in use, `TooManyStreamsError` where the client has as
+        many requests under way as it may: with the older revisions they outlive its connections."""
+        if self.request_id in self._peer.calls:
+            raise InvalidRequestError("A request with this id is being served.")
+        if len(self._peer.calls) >= self._limit:
+            raise TooManyStreamsError(reason=f"{len(self._peer.calls)} requests of one MCP session are under way")
         self._peer.calls[self.request_id] = self
         self.task = asyncio.create_task(self._run(), name=f"MCP {self._request.method}")
 
