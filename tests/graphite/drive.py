@@ -1,0 +1,95 @@
+"""Two sample servers that do everything that is measured, once at least, within some seconds."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import httpx
+
+from tests.parts.graphite import Graphite
+from tests.parts.mongod import ReplicaSet
+from tests.parts.sample_server import SampleServer, User, signed_in
+from tests.parts.scripted_provider import Answer, ScriptedProvider
+
+LIFE = 3  # of an access token, seconds
+STREAMS = 4
+REFUSED = 5
+
+
+@asynccontextmanager
+async def driven_servers(graphite: Graphite, mongod: ReplicaSet) -> AsyncIterator[list[SampleServer]]:
+    """The servers, with everything done; streams are still open."""
+    async with AsyncExitStack() as stack:
+        provider = await stack.enter_async_context(ScriptedProvider(expires_in=LIFE))
+        servers = await _servers(stack, graphite, mongod, provider)
+        users = [await signed_in(servers[0], f"user{number}") for number in range(STREAMS)]
+        streams = [await stack.enter_async_context(user.stream(server)) for user in users[1:] for server in servers]
+        alone = await stack.enter_async_context(users[0].stream(servers[0]))
+        await _requests(servers[0], users)
+        await _slow_store(servers[1], mongod, users)
+        await _slow_provider(servers[0], provider)
+        await _refreshes(provider)
+        await alone.close()
+        await users[-1].sign_out()
+        for stream in streams:
+            await stream.next("tick", timeout=10)
+        yield servers
+
+
+async def _servers(
+    stack: AsyncExitStack, graphite: Graphite, mongod: ReplicaSet, provider: ScriptedProvider
+) -> list[SampleServer]:
+    key = base64.b64encode(secrets.token_bytes(32)).decode()
+    database = f"graphite_{secrets.token_hex(6)}"
+    servers = []
+    for number, driver in enumerate(("pymongo", "motor")):
+        options = [f"--statsd=127.0.0.1:{graphite.statsd_port}"]
+        options += [f"--statsd-instance={number}"] if number else []
+        server = SampleServer(provider, mongod.uri, database, *options, encryption_key=key, driver=driver)
+        stack.callback(server.kill)
+        servers.append(server)
+    await asyncio.gather(*(asyncio.to_thread(server.start) for server in servers))
+    return servers
+
+
+async def _requests(server: SampleServer, users: Sequence[User]) -> None:
+    for user in users:
+        async with user.client(server) as client:
+            for _ in range(10):
+                assert (await client.get("/me")).status_code == 200
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as stranger:
+        for _ in range(REFUSED):
+            bearer = {"Authorization": f"Bearer {secrets.token_urlsafe(32)}"}
+            assert (await stranger.get("/me", headers=bearer)).status_code == 401
+
+
+async def _slow_store(server: SampleServer, mongod: ReplicaSet, users: Sequence[User]) -> None:
+    """Look-ups that meet a server which stands still for a moment."""
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=10) as client:
+        bearers = [{"Authorization": f"Bearer {user.bearer}"} for user in users]
+        await asyncio.sleep(6)  # what the cache knew is forgotten
+        with mongod.members[0].stopped():
+            asked = [asyncio.create_task(client.get("/me", headers=bearer)) for bearer in bearers]
+            await asyncio.sleep(0.3)
+        assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+
+
+async def _slow_provider(server: SampleServer, provider: ScriptedProvider) -> None:
+    """A check that takes long."""
+    provider.script("discovery", Answer(delay=0.4))
+    calls = len(provider.calls("discovery"))
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as prober:
+        while len(provider.calls("discovery")) == calls:
+            await prober.get("/health")
+            await asyncio.sleep(0.2)
+
+
+async def _refreshes(provider: ScriptedProvider) -> None:
+    """A slow one, one that fails for now, one whose answer is lost, and so the end of a grant."""
+    provider.script("token", Answer(delay=0.3), Answer(status=503), Answer(spends=True, delivery="cut"))
+    calls = len(provider.calls("token", grant_type="refresh_token"))
+    await provider.wait_for_calls("token", calls + 6, grant_type="refresh_token", timeout=40)
