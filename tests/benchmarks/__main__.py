@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "uncached": requests.uncached,
     "opening": streams.opening,
     "fan-out": streams.fan_out,
+    "idle": streams.idle,
     "tick": schedule.tick,
     "targets": targets.targets,
     "measuring": measuring.measuring,

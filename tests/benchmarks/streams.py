@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import time
 from statistics import median
 
 from tests.benchmarks.load import Server, Streams, running, statsd
@@ -12,6 +14,9 @@ STREAMS = 1000
 ROUNDS = 5
 EVENTS = 40
 MARKER = b"fan-out"
+IDLE_STREAMS = 5000
+IDLE_SECONDS = 30
+SETTLING = 3.0
 
 
 def opening() -> list[Row]:
@@ -39,6 +44,31 @@ def _open(name: str) -> tuple[float, float]:
         with server.streams():
             after = server.usage()
     return (after.memory - before.memory) / STREAMS, (after.cpu - before.cpu) / STREAMS
+
+
+def idle() -> list[Row]:
+    """A process with nothing but open streams, over two periods of heartbeats."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # the server inherits it
+    try:
+        with statsd() as port, running("cached", sessions=IDLE_STREAMS, statsd=port) as server, server.streams():
+            time.sleep(SETTLING)
+            before = server.usage()
+            for left in range(IDLE_SECONDS, 0, -1):
+                progress(f"{IDLE_STREAMS} idle streams, {left} s to go")
+                time.sleep(1)
+            after = server.usage()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return [
+        Row(
+            name=f"an idle process with {IDLE_STREAMS:,} streams",
+            unit="%",
+            value=100 * (after.cpu - before.cpu) / IDLE_SECONDS,
+            reach=2,
+            detail=f"of one core over {IDLE_SECONDS} s; memory {(after.memory - before.memory) / 1024:+.0f} KiB",
+        )
+    ]
 
 
 def fan_out() -> list[Row]:
