@@ -103,15 +103,16 @@ class Streams:
         self.connections: list[socket.socket] = []
 
     def open(self, request: bytes) -> None:
-        """One more; its first block has arrived."""
+        """One more; its first block has arrived. Raises RuntimeError where the server refuses it."""
         connection = self._server.connect()
-        self.connections.append(connection)
         connection.sendall(request)
         received = b""
         while not received.endswith(b"\n\n\r\n"):  # the last block, in a chunk of its own
             received += _receive(connection)
-        if not received.startswith(b"HTTP/1.1 200 "):
-            raise RuntimeError(received.decode(errors="replace"))
+            if not received.startswith(b"HTTP/1.1 200 "[: len(received)]):
+                connection.close()
+                raise RuntimeError(received.decode(errors="replace"))
+        self.connections.append(connection)
         self._selector.register(connection, selectors.EVENT_READ)
 
     def expect(self, marker: bytes) -> None:
