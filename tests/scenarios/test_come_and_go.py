@@ -98,7 +98,7 @@ async def all_gone(app: Running, streams: list[asyncio.StreamWriter]) -> None:
 
 
 async def test_everything_is_as_before(many_descriptors: None, scripted: ScriptedProvider) -> None:
-    """2 000 streams of 200 sessions, five times: registry, schedule, caches, descriptors and memory."""
+    """REL-28: 2 000 streams of 200 sessions, five times: registry, schedule, caches, descriptors and memory."""
     clock = ManualClock()
     provider = OAuthProvider(
         issuer=scripted.issuer, client_id=scripted.client_id, client_secret=scripted.client_secret, scopes="openid"
