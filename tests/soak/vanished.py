@@ -1,4 +1,4 @@
-"""REL-22: a client vanishes without a word: its network link goes down, no FIN, no reset. How long is its stream kept?"""
+"""REL-22: a client vanishes: its network link goes down, no FIN, no reset. How long is its stream kept?"""
 
 from __future__ import annotations
 
