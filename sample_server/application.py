@@ -32,7 +32,7 @@ from tornado_sse_auth import (
     default_identity_mapper,
 )
 from tornado_sse_auth.authorization_server import AuthorizationServer
-from tornado_sse_auth.mcp import EventLogBus, MCPEndpoint
+from tornado_sse_auth.mcp import MCPEndpoint
 
 from .content import ContentFolder, ContentWatch
 from .dashboard import SCOPE as DASHBOARD_SCOPE
@@ -99,9 +99,9 @@ async def build_sample(options: SampleOptions) -> AsyncIterator[Sample]:
         ticker.start()
         stack.callback(ticker.stop)
         dashboard = stack.enter_context(running_dashboard(auth))
-        content, bus = ContentFolder(), EventLogBus(auth.events)
-        endpoint = MCPEndpoint(await build_mcp_server(auth, content, bus), auth=auth)
-        watch = watch_content(content, bus)
+        content = ContentFolder()
+        endpoint = MCPEndpoint(await build_mcp_server(auth, content), auth=auth)
+        watch = watch_content(content, endpoint.bus)
         stack.push_async_callback(watch.close)
         # At the demo provider everybody is anybody: no scope of its would keep anyone out.
         watchers = frozenset() if demo else frozenset((DASHBOARD_SCOPE,))

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.mcpserver.exceptions import ResourceNotFoundError, ToolError
-from mcp.server.subscriptions import ResourceUpdated
+from mcp.server.subscriptions import ResourceUpdated, SubscriptionBus
 from mcp_types import Completion, CompletionArgument, CompletionContext, PromptReference, ResourceTemplateReference
 from pydantic import BaseModel, Field
 
 from tornado_sse_auth import ProviderUnavailableError, SSEAuthenticationMiddleware
-from tornado_sse_auth.mcp import EventLogBus, current_user, require, requires, upstream_access_token
+from tornado_sse_auth.mcp import current_user, require, requires, upstream_access_token
 
 from .content import Article, ContentFolder, ContentWatch, search
 from .events import channel_of
@@ -57,18 +57,16 @@ class Published(BaseModel):
     id: str = Field(description="Its number in the event log")
 
 
-async def build_mcp_server(
-    auth: SSEAuthenticationMiddleware, content: ContentFolder, bus: EventLogBus
-) -> MCPServer[Any]:
-    """The server object; `bus` tells subscribers what has changed."""
-    server: MCPServer[Any] = MCPServer("tornado_sse_auth sample", instructions=INSTRUCTIONS, subscriptions=bus)
+async def build_mcp_server(auth: SSEAuthenticationMiddleware, content: ContentFolder) -> MCPServer[Any]:
+    """The server object, for an `MCPEndpoint`."""
+    server: MCPServer[Any] = MCPServer("tornado_sse_auth sample", instructions=INSTRUCTIONS)
     _add_account_tools(server, auth)
     _add_content_tools(server, content)
     await _add_resources(server, content)
     return server
 
 
-def watch_content(content: ContentFolder, bus: EventLogBus) -> ContentWatch:
+def watch_content(content: ContentFolder, bus: SubscriptionBus) -> ContentWatch:
     """Announces each text that changes to whoever has subscribed to it, in every process. One watch is enough."""
 
     async def announce(slug: str) -> None:

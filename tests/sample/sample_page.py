@@ -16,7 +16,7 @@ from sample_server.demo_provider import DemoProvider
 from sample_server.events import Ticker
 from sample_server.tools import build_mcp_server
 from tornado_sse_auth import MemorySessionStore, OAuthProvider, Secret, SSEAuthenticationMiddleware
-from tornado_sse_auth.mcp import EventLogBus, MCPEndpoint
+from tornado_sse_auth.mcp import MCPEndpoint
 
 SCOPES = "openid offline_access profile content:read events:write"
 
@@ -46,7 +46,7 @@ async def sample_page(*, access_token_ttl: float, watchers: frozenset[str] = fro
         ticker.start()
         stack.callback(ticker.stop)
         dashboard = stack.enter_context(running_dashboard(auth))
-        endpoint = MCPEndpoint(await build_mcp_server(auth, ContentFolder(), EventLogBus(auth.events)), auth=auth)
+        endpoint = MCPEndpoint(await build_mcp_server(auth, ContentFolder()), auth=auth)
         application = sample_application(auth, ticker, dashboard, endpoint, watchers=watchers)
         server = HTTPServer(application, **auth.http_server_options())
         server.add_sockets(sockets)
