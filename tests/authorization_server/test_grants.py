@@ -9,7 +9,7 @@ import pytest
 
 from tests.authorization_server.kit import Browser, Installation, World
 from tests.parts.sse_client import SSEClient
-from tornado_sse_auth.sessions import grant_changes
+from tornado_sse_auth.sessions import grant_changes, manager
 
 
 async def listed(browser: Browser) -> list[dict[str, object]]:
@@ -143,6 +143,26 @@ async def test_what_ends_all_of_a_sessions_grants(here: World, how: str) -> None
         assert (await stream.next("end")).json() == {"reason": "revoked"}
     assert (await client.get()).json()["error"] == "invalid_token"
     assert (await client.refresh()).json()["error"] == "invalid_grant"
+
+
+async def test_a_client_is_revoked(processes: tuple[World, World], monkeypatch: pytest.MonkeyPatch) -> None:
+    """SEC-50: all its grants, of all users, in every process; other clients' stay, and so do the sessions."""
+    monkeypatch.setattr(manager, "CLIENT_SESSIONS", 2)
+    first, second = processes
+    browsers = [await first.signed_in(f"https://issuer|user-{number}") for number in range(5)]
+    bad = [await first.installation(browser) for browser in browsers for _ in range(2)]
+    good = await first.installation(browsers[0], metadata={"client_name": "Another"})
+    async with AsyncExitStack() as stack:
+        stream = await open_stream(stack, Installation(second, tokens=bad[-1].tokens))
+        assert await first.auth.sessions.revoke_client(bad[0].client_id) == len(bad)
+        assert await first.auth.sessions.revoke_client(bad[0].client_id) == 0
+        assert (await stream.next("end")).json() == {"reason": "revoked"}
+    for client in bad:
+        assert (await client.refresh()).json()["error"] == "invalid_grant"
+        assert (await client.get()).status_code == 401
+    assert (await good.refresh()).status_code == 200
+    for browser in browsers:
+        assert (await browser.http.get("/me")).status_code == 200
 
 
 async def test_a_session_has_so_many_grants(here: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,7 @@ async def test_indexes_are_made_at_start(mongo: MongoBackend) -> None:
         ("user_id", "created_at"),
         ("reauth_digest",),
         ("sid",),
+        ("grants.client_id",),
         ("subject",),
         ("token_set_key",),
         ("reauth_key",),
@@ -284,6 +285,7 @@ async def test_a_frozen_mongod_fails_calls_in_time(
         lambda: store.kept.delete("client", "c"),
         lambda: store.kept.trim("client", keep=1, expiring_before=clock.time()),
         lambda: store.find_by_sid("sid-1"),
+        lambda: store.find_by_client("c", limit=5),
         lambda: store.find_by_subject("i", "s"),
         lambda: store.ping(),
     ]

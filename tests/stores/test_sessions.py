@@ -35,6 +35,8 @@ async def test_a_session_comes_back_as_it_was_stored(backend: Backend, store: Se
         assert same == session
         assert same.claims == session.claims
     assert await other.find_by_user(session.user_id) == [session]
+    assert await other.find_by_client(session.grants[0].client_id, limit=5) == [session]
+    assert await other.find_by_client("c2", limit=5) == []
     assert await other.find("s2") is None
     assert await other.find_by_credential(os.urandom(32)) is None
     assert await other.find_by_reauth(os.urandom(32)) is None

@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 UPDATE_ATTEMPTS = 8
+CLIENT_SESSIONS = 100  # of a client that is revoked, at a time
 
 
 class TokenRevoker(Protocol):
@@ -371,6 +372,17 @@ class SessionManager:
         if not session.credentials:
             await self.revoke(session_id, reason=reason)
         return True
+
+    async def revoke_client(self, client_id: str) -> int:
+        """End every grant of a client, whoever's it is, say because it has turned out to be malicious; how many there
+        were. Its registration stays: without a user's consent it opens nothing."""
+        ended = 0
+        while sessions := await self._store.find_by_client(client_id, limit=CLIENT_SESSIONS):
+            for session in sessions:
+                for grant in session.grants:
+                    if grant.client_id == client_id:
+                        ended += await self.end_grant(session.id, grant.id, reason="its client was revoked")
+        return ended
 
     async def end_own_grant(self, user_id: str, session_id: str, grant_id: str) -> None:
         """End one of the user's grants. Raises `NotFoundError` for anybody else's."""

@@ -217,6 +217,11 @@ class SessionStore(ABC):
         """The sessions of whoever the provider calls `subject`, oldest first; unreadable ones are left out."""
 
     @abstractmethod
+    async def find_by_client(self, client_id: str, *, limit: int) -> list[Session]:
+        """Sessions that have a grant of this client, at most `limit` of them, in no order; one that cannot be read is
+        logged and left out."""
+
+    @abstractmethod
     async def update(self, session: Session) -> Session:
         """Write everything but `refresh`, `last_seen` and `idle_expires_at`, on condition that the stored version is
         `session.version`. Returns the new row, with the next version. Raises `VersionConflict`.

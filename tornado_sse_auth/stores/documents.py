@@ -64,6 +64,7 @@ SESSION_INDEXES = (
         partialFilterExpression={"credentials.digest": {"$exists": True}},
     ),
     IndexModel([("user_id", ASCENDING), ("created_at", ASCENDING)], name="user"),
+    IndexModel("grants.client_id", name="client", sparse=True),
     IndexModel("reauth_digest", name="reauth", sparse=True),
     IndexModel("sid", name="sid", sparse=True),
     IndexModel("subject", name="subject", sparse=True),

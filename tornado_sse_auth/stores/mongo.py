@@ -167,6 +167,13 @@ class MongoSessionStore(SessionStore):
     async def find_by_user(self, user_id: str) -> list[Session]:
         return await self._find_all({"user_id": user_id})
 
+    async def find_by_client(self, client_id: str, *, limit: int) -> list[Session]:
+        now = self._clock.time()
+        query = {"grants.client_id": client_id, "expires_at": {"$gt": now}, "idle_expires_at": {"$gt": now}}
+        with bounded():
+            documents = await self._sessions.find(query).limit(limit).to_list(None)
+        return [session for session in map(self._read, documents) if session is not None]
+
     async def find_by_sid(self, sid: str) -> list[Session]:
         return await self._find_all({"sid": sid})
 
