@@ -94,6 +94,8 @@ async def test_each_ten_seconds_each_second_while_failing_and_on_demand() -> Non
         assert not health.latest.ready
         check.answer = Answer(rest=30.0)
         clock.advance(1.0)
+        assert not (await health.report()).ready, "nobody waits for what does not pass"
+        await ticked(health)
         assert (await health.report()).ready
         clock.advance(29.0)
         await ticked(health)
@@ -125,6 +127,7 @@ async def test_what_hangs_is_answered_for(monkeypatch: pytest.MonkeyPatch) -> No
 
         gate = check.gate = Stubborn()
         clock.advance(2.0)
+        health._probes[0].finding = None  # as before the first answer: it is waited for
         assert (await health.report()).status is Status.FAIL
         asked = check.asked
         clock.advance(2.0)
@@ -142,6 +145,7 @@ async def test_since_when_and_told_once(caplog: pytest.LogCaptureFixture) -> Non
             check.answer = StoreUnavailableError(reason=detail)
             clock.advance(2.0)
             await health.report()
+            await ticked(health)
         finding = health.latest.findings[0]
         assert (finding.since, finding.passed_at) == (began, began - 2)
         assert (
@@ -150,7 +154,8 @@ async def test_since_when_and_told_once(caplog: pytest.LogCaptureFixture) -> Non
         assert health.latest.output == finding.output
         check.answer = Answer(status=Status.WARN, trouble=TROUBLE, measurements=(Measurement("left", 3, "d"),))
         clock.advance(2.0)
-        warned = (await health.report()).findings[0]
+        await ticked(health)
+        warned = health.latest.findings[0]
         assert warned.since == began + 4
         document = json.loads(_document(health.latest))
         assert document["status"] == "warn"
@@ -159,7 +164,8 @@ async def test_since_when_and_told_once(caplog: pytest.LogCaptureFixture) -> Non
         assert document["checks"]["store:responseTime"][0]["status"] == "warn"
         check.answer = Answer()
         clock.advance(2.0)
-        assert (await health.report()).output is None
+        await ticked(health)
+        assert health.latest.output is None
         health.drain()
         drained = await health.report()
         assert (drained.status, drained.ready) == (Status.FAIL, False)

@@ -65,11 +65,17 @@ class Health:
         return await self.report()
 
     async def report(self) -> Report:
-        """What is known, not older than a second where a check answers in time."""
+        """What is known, not older than a second where a check answers in time.
+
+        Nobody waits for a check that does not pass: it is asked each second anyway, and a storm of probes that all
+        waited for it would all be answered in the same moment.
+        """
         now = self._clock.monotonic()
-        old = [probe for probe in self._probes if probe.older_than(MAX_AGE, now)]
-        if old and not self._draining:
-            await self._answered([probe.renew() for probe in old])
+        if not self._draining:
+            old = [(probe.passes, probe.renew()) for probe in self._probes if probe.older_than(MAX_AGE, now)]
+            awaited = [flight for passes, flight in old if passes is not False]
+            if awaited:
+                await self._answered(awaited)
         return self.latest
 
     @property
@@ -89,8 +95,7 @@ class Health:
     def _tick(self) -> None:
         now = self._clock.monotonic()
         for probe in self._probes:
-            passing = probe.finding is not None and probe.finding.status is Status.PASS
-            if probe.due(INTERVAL if passing else INTERVAL_FAILING, now):
+            if probe.due(INTERVAL if probe.passes else INTERVAL_FAILING, now):
                 probe.renew()
 
     def found(self, finding: Finding, *, instead_of: Finding | None) -> None:
@@ -116,6 +121,11 @@ class _Probe:
         self._clock = health._clock
         self._begun_at = self._answered_at = float("-inf")
         self._rest = 0.0
+
+    @property
+    def passes(self) -> bool | None:
+        """None before the first answer."""
+        return None if self.finding is None else self.finding.status is Status.PASS
 
     def older_than(self, age: float, now: float) -> bool:
         """Whether the newest answer is. While a flight is under way it stays so, and who asks waits for that."""
