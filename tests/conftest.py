@@ -30,6 +30,7 @@ REAL_PARTS = {
     "own_provider": "provider",
     "browser": "browser",
     "conformance": "conformance suite",
+    "graphite": "graphite",
 }
 
 
