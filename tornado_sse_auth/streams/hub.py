@@ -13,6 +13,7 @@ from .stream import EventStream
 __all__ = ["ChannelHub"]
 
 READ_LIMIT = 256
+CONCURRENT_READS = 20  # of a process, over all channels
 RETRY_AFTER = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between reads of a log whose store is away; the last one repeats
 BEYOND = 2**62  # above every number: a read after it finds little but where the log stands
 
@@ -23,6 +24,8 @@ class ChannelHub:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._feeds: dict[str, _Feed] = {}
+        # Who comes back with a crowd waits here, and not all together in the store's connections, which requests need.
+        self._reads = asyncio.Semaphore(CONCURRENT_READS)
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -37,7 +40,7 @@ class ChannelHub:
         """Replay to `stream` what it missed, then keep it live until it ends. Raises `StreamEnded`."""
         feed = self._feeds.get(channel)
         if feed is None:
-            feed = self._feeds[channel] = _Feed(self._log, channel)
+            feed = self._feeds[channel] = _Feed(self._log, channel, self._reads)
         feed.followers += 1
         try:
             if stream.last_event_id is None:
@@ -62,9 +65,10 @@ class _Feed:
     position besides, so that what reaches it both by replay and live is sent once.
     """
 
-    def __init__(self, log: EventLog, channel: str) -> None:
+    def __init__(self, log: EventLog, channel: str, reads: asyncio.Semaphore) -> None:
         self.followers = 0
         self._log = log
+        self._reads = reads
         self._channel = channel
         self._live: dict[EventStream, None] = {}
         self._last: int | None = None
@@ -176,7 +180,8 @@ class _Feed:
         failures = 0
         while True:
             try:
-                return await self._log.read(self._channel, after, limit=limit)
+                async with self._reads:
+                    return await self._log.read(self._channel, after, limit=limit)
             except StoreUnavailableError:
                 await asyncio.sleep(RETRY_AFTER[min(failures, len(RETRY_AFTER) - 1)])
                 failures += 1
