@@ -12,8 +12,8 @@ from mcp.server.mcpserver import MCPServer
 from mcp.server.subscriptions import ResourceUpdated
 
 from tests.authorization_server.kit import SCOPES, Installation, World
+from tests.mcp.legacy import Legacy
 from tests.mcp.serving import Client, MessageStreamReader, named
-from tests.mcp.test_sessions import Legacy
 from tests.scenarios.server import serve
 from tornado_sse_auth import MemorySessionStore, Secret, SSEAuthenticationMiddleware
 from tornado_sse_auth.authorization_server import AuthorizationServer
