@@ -156,10 +156,11 @@ async def serving(
     store: SessionStore | None = None,
     events: EventLog | None = None,
     endpoint: Mapping[str, Any] | None = None,
+    port: int = 0,
     **options: Any,
 ) -> AsyncIterator[Running]:
     """A started middleware and a listening application around the server that `build` makes of it."""
-    sockets = bind_sockets(0, "127.0.0.1")
+    sockets = bind_sockets(port, "127.0.0.1")
     url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     metrics = RecordingMetrics()
     auth = SSEAuthenticationMiddleware(
