@@ -42,6 +42,7 @@ async def judge(provider: Provider, outcomes: dict[str, Outcome]) -> None:
         assert outcome.version in (None, REVISIONS.get(name)), name
     stats = await provider.stats()
     assert stats.errors == {}
+    assert stats.reuses == {}
     assert stats.grants_revoked == 0
     assert len(stats.refreshes) == len(outcomes)
     assert min(stats.refreshes.values()) >= 1
