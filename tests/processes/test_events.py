@@ -9,7 +9,7 @@ from tests.parts.sample_server import signed_in
 from tests.processes.conftest import Pair
 from tests.soak import events
 
-EVENTS = 2000
+EVENTS = 1000
 
 
 async def test_every_follower_sees_every_event_once_and_in_order(pair: Pair, account: str) -> None:
