@@ -114,7 +114,12 @@ ROWS = {
     "REL-32": "Random sequences of issue, refresh, crash, revoke, expire, rotate on every store keep the invariants",
 }
 
-NOT_YET: dict[str, str] = {}
+NOT_YET: dict[str, str] = {
+    "REL-18": (
+        "while 2 000 streams open at once on two busy cores, others wait longer than twice their idle time, "
+        "and some get 503 (`python -m tests.soak --scenario crowd`)"
+    ),
+}
 """Rows without a test, or with a part of them not shown: why."""
 
 
