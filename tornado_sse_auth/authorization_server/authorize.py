@@ -15,7 +15,7 @@ from ..audit import AuditLog
 from ..clock import Clock
 from ..errors import AccessDeniedError, AuthenticationRequiredError, AuthError, InvalidRequestError
 from ..identity import Secret, Session, SessionState
-from ..sessions.manager import Authenticated
+from ..sessions.cache import Authenticated
 from ..stores.base import KeptRecords
 from .authorization_request import (
     AuthorizationRequest,

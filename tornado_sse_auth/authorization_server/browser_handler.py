@@ -9,8 +9,8 @@ from tornado.web import RequestHandler
 
 from ..errors import AuthError, InvalidOriginError, InvalidRequestError, InvalidTokenError
 from ..identity import Secret
+from ..sessions.cache import Authenticated
 from ..sessions.credentials import read_cookie
-from ..sessions.manager import Authenticated
 from ..web.handler import ErrorAnswers
 from ..web.responses import Answer
 from .authorize import AuthorizationEndpoint, Redirect

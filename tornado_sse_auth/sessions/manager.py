@@ -1,48 +1,38 @@
-"""Sessions from sign-in to end: create, validate, touch, sign out, revoke."""
+"""Sessions from sign-in to end: create, sign in, sign out, revoke. What else is done to them stands beside this."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..audit import AuditLog
 from ..clock import Clock
-from ..errors import ExpiredTokenError, InvalidTokenError, NotFoundError, StoreUnavailableError
-from ..identity import Credential, CredentialKind, Secret, Session, SessionState, TokenSet
+from ..errors import InvalidTokenError, NotFoundError
+from ..identity import CredentialKind, Secret, Session, SessionState, TokenSet
 from ..metrics import Metrics
 from ..oauth import BearerVerifier
 from ..options import Options
-from ..stores.base import SessionStore, VersionConflict
+from ..stores.base import SessionStore
 from .cache import Authenticated, SessionCache
 from .changes import SignedInUser, new_session, revived, with_bearer, without_credential
 from .credentials import PresentedCredential, issue
-from .grant_changes import answered, without_grant
+from .grant_changes import without_grant
 from .requirements import Requirements
 from .revocation import SessionWatch
-from .verified_bearers import verify_bearer
+from .session_writes import SessionWrites
+from .upstream_revocation import TokenRevoker, UpstreamRevocation
+from .validation import SessionValidation
 
-__all__ = ["Authenticated", "SessionManager", "TokenRevoker"]
+__all__ = ["SessionManager"]
 
-_log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-UPDATE_ATTEMPTS = 8
 CLIENT_SESSIONS = 100  # of a client that is revoked, at a time
 
 
-class TokenRevoker(Protocol):
-    """Ends a token at the provider (RFC 7009). An `OAuthProvider` is one."""
-
-    async def revoke(self, token: Secret, hint: Literal["refresh_token", "access_token"]) -> None:
-        """Best effort, bounded in time; never raises for what the provider answers."""
-        ...
-
-
 class SessionManager:
-    """Owner of the session cache and of what is done to sessions. Methods that ask the store may raise
+    """Owner of the session cache, the watch and what is done to sessions. Methods that ask the store may raise
     `StoreUnavailableError`."""
 
     def __init__(
@@ -58,130 +48,50 @@ class SessionManager:
     ) -> None:
         self._store = store
         self._options = options
-        self._metrics = metrics
         self._clock = clock
         self._audit = audit
-        self._revoker = revoker
-        self._verifiers = verifiers
         self._cache = SessionCache(size=options.session_cache_size, ttl=options.session_cache_ttl, clock=clock)
         self.watch = SessionWatch(store, self._cache, clock)
-        self._touch_interval = min(3600.0, options.idle_ttl / 20)
-        self._background: set[asyncio.Task[None]] = set()
+        self._writes = SessionWrites(store, self.watch, metrics=metrics, clock=clock)
+        self._validation = SessionValidation(
+            store,
+            self._cache,
+            self._writes,
+            options,
+            verifiers=verifiers,
+            metrics=metrics,
+            clock=clock,
+            audit=audit,
+        )
+        self._upstream = UpstreamRevocation(store, revoker)
 
     async def close(self, grace: float = 2.0) -> None:
         """End what runs in the background, giving it `grace` seconds. Twice is once."""
         await self.watch.close()
-        if self._background:
-            _, late = await asyncio.wait(self._background, timeout=grace)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        await self._upstream.close(grace)
 
     # -- a request -------------------------------------------------------------------------------------------------
 
     def cached(self, presented: PresentedCredential) -> Authenticated | None:
         """The session that `presented` opens, if the cache has it and it is still valid. Costs no wait."""
-        started = self._clock.monotonic()
-        found = self._cache.get(presented.digest)
-        if found is None or found.credential.kind is not presented.kind or found.ends_at <= self._clock.time():
-            return None
-        self._metrics.increment("session.validate.hit")
-        self._metrics.timing("session.validate", self._clock.monotonic() - started)
-        return found
+        return self._validation.cached(presented)
 
     async def validate(self, presented: PresentedCredential) -> Authenticated:
         """The session that `presented` opens, from the cache or the store. Raises what `read` raises."""
-        found = self.cached(presented)
-        return await self.read(presented) if found is None else found
+        return await self._validation.validate(presented)
 
     async def read(self, presented: PresentedCredential) -> Authenticated:
         """The session that `presented` opens, from the store or a verifier, whatever the cache has. Raises
         `InvalidTokenError`, and `ProviderUnavailableError` where a verifier lacks its authorization server."""
-        started = self._clock.monotonic()
-        try:
-            found = await self._find(presented)
-        except InvalidTokenError:
-            self._metrics.increment("session.validate.rejected")
-            raise
-        self._metrics.timing("session.validate", self._clock.monotonic() - started)
-        return found
-
-    async def _find(self, presented: PresentedCredential) -> Authenticated:
-        found = None
-        if presented.ours:
-            self._metrics.increment("session.validate.miss")
-            found = await self._look_up(presented.digest)
-        if found is None and self._verifiers:
-            found = await self._verify(presented)
-        # A cookie's value is no bearer and the other way about: what one leaks, the other does not open.
-        if found is None or found.credential.kind is not presented.kind:
-            raise InvalidTokenError(reason="unknown or revoked credential")
-        return found
-
-    async def _look_up(self, digest: bytes) -> Authenticated | None:
-        while True:
-            begun = self._cache.begin_fill()
-            started = self._clock.monotonic()
-            session = await self._store.find_by_credential(digest)
-            self._metrics.timing("store.lookup", self._clock.monotonic() - started)
-            if session is None or self._cache.is_ended(session.id):
-                return None
-            credential = session.credential(digest)
-            if credential is None:
-                return None
-            if credential.expires_at <= self._clock.time():
-                raise ExpiredTokenError(reason="expired credential")
-            if await self._note_arrival(session, credential):
-                continue
-            if session.state is SessionState.REAUTHORIZATION and session.reauth is None:
-                session = await self._make_reauthorizable(session)
-            found = Authenticated(session, credential)
-            if self._cache.fill(digest, found, begun):
-                touched = await self._touch(session)
-                return found if touched is session else Authenticated(touched, credential)
-
-    async def _verify(self, presented: PresentedCredential) -> Authenticated | None:
-        begun = self._cache.begin_fill()
-        found = await verify_bearer(self._verifiers, presented, public_url=self._options.public_url)
-        if found is None or self._cache.is_ended(found.session.id):
-            return None
-        self._cache.fill(presented.digest, found, begun)
-        return found
-
-    async def _note_arrival(self, session: Session, credential: Credential) -> bool:
-        """The first use of an access token shows that the answer with it has arrived; True when that was written."""
-        grant = session.grant(credential.grant)
-        if grant is None or grant.answered:
-            return False
-        now = self._clock.time()
-        try:
-            return (
-                await self.update(session.id, lambda stored: answered(stored, credential.digest, now=now)) is not None
-            )
-        except StoreUnavailableError as error:
-            _log.warning("the first use of a token of grant %s was not noted: %s", grant.id, error)
-            return False
-
-    async def look_nobody_up(self) -> None:
-        """Look a credential up that nobody has, as a request does: for health."""
-        await self._look_up(Secret.random().digest())
+        return await self._validation.read(presented)
 
     async def touch(self, session_id: str) -> Session | None:
         """Count an open stream as use of its session; the session as it stands, or None when it is gone."""
-        session = await self._store.find(session_id)
-        return session and await self._touch(session)
+        return await self._validation.touch(session_id)
 
-    async def _touch(self, session: Session) -> Session:
-        now = self._clock.time()
-        if now - session.last_seen < self._touch_interval:
-            return session
-        idle_expires_at = now + self._options.idle_ttl
-        try:
-            await self._store.touch(session.id, now, idle_expires_at)
-        except StoreUnavailableError as error:
-            _log.warning("session %s was not touched: %s", session.id, error)
-            return session
-        return replace(session, last_seen=now, idle_expires_at=idle_expires_at)
+    async def look_nobody_up(self) -> None:
+        """Look a credential up that nobody has, as a request does: for health."""
+        await self._validation.look_nobody_up()
 
     # -- sign-in ---------------------------------------------------------------------------------------------------
 
@@ -406,65 +316,14 @@ class SessionManager:
 
     # -- shared ----------------------------------------------------------------------------------------------------
 
-    async def _make_reauthorizable(self, session: Session) -> Session:
-        """A session whose tokens no key opens has no authorization URL of its own yet."""
-
-        def change(stored: Session) -> Session | None:
-            if stored.state is SessionState.ACTIVE or stored.reauth is not None:
-                return None
-            return replace(stored, reauth=Secret.random(), reauth_reason=stored.reauth_reason or "unreadable")
-
-        self._audit.write(
-            "refresh",
-            outcome="reauthorization",
-            user_id=session.user_id,
-            session_id=session.id,
-            reason=session.reauth_reason or "unreadable",
-        )
-        changed = await self.update(session.id, change)
-        return changed or await self._store.find(session.id) or session
-
     async def update(self, session_id: str, change: Callable[[Session], Session | None]) -> Session | None:
         """Read, change, write; again when somebody else wrote. None: no such session, or `change` declined."""
-        for _ in range(UPDATE_ATTEMPTS):
-            session = await self._store.find(session_id)
-            changed = change(session) if session is not None else None
-            if changed is None:
-                return None
-            try:
-                session = await self.written(self._store.update(changed))
-            except VersionConflict:
-                continue
-            self.watch.changed(session)
-            return session
-        raise StoreUnavailableError(reason=f"session {session_id} was written by others {UPDATE_ATTEMPTS} times")
+        return await self._writes.update(session_id, change)
 
     async def written(self, write: Awaitable[T]) -> T:
         """The result of a write to the store, which is timed."""
-        started = self._clock.monotonic()
-        result = await write
-        self._metrics.timing("store.write", self._clock.monotonic() - started)
-        return result
+        return await self._writes.written(write)
 
     def revoke_upstream(self, session: Session) -> None:
         """End the token set of a session that has ended at the provider too, in the background."""
-        if self._revoker is None or session.token_set is None:
-            return
-        task = asyncio.create_task(self._revoke_unshared(self._revoker, session, session.token_set))
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
-
-    async def _revoke_unshared(self, revoker: TokenRevoker, session: Session, token_set: TokenSet) -> None:
-        """Sign-ins of one user in one browser share a grant at many providers, and revocation ends the whole grant
-        (RFC 7009, section 2.1): what is left of the user's sessions must not lose its tokens."""
-        try:
-            others = await self._store.find_by_user(session.user_id)
-        except StoreUnavailableError as error:
-            _log.warning("the tokens of session %s were not revoked at the provider: %s", session.id, error)
-            return
-        if any(other.id != session.id and other.sid == session.sid and other.token_set for other in others):
-            return
-        if token_set.refresh_token is not None:
-            await revoker.revoke(token_set.refresh_token, "refresh_token")
-        else:
-            await revoker.revoke(token_set.access_token, "access_token")
+        self._upstream.begin(session)

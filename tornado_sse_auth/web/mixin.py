@@ -13,8 +13,8 @@ from ..errors import (
     ReauthorizationRequiredError,
 )
 from ..identity import CredentialKind, Secret, Session, SessionState
+from ..sessions.cache import Authenticated
 from ..sessions.credentials import PresentedCredential
-from ..sessions.manager import Authenticated
 from ..sessions.requirements import NO_REQUIREMENTS, Requirements
 from ..streams import EventStream
 from .handler import ErrorAnswers

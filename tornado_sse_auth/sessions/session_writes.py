@@ -1,0 +1,51 @@
+"""Writes to sessions: read, change, write on condition that nobody else wrote, and tell."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from ..clock import Clock
+from ..errors import StoreUnavailableError
+from ..identity import Session
+from ..metrics import Metrics
+from ..stores.base import SessionStore, VersionConflict
+from .revocation import SessionWatch
+
+__all__ = ["SessionWrites"]
+
+T = TypeVar("T")
+
+UPDATE_ATTEMPTS = 8
+
+
+class SessionWrites:
+    """Times every write, and tells the watch of each new version."""
+
+    def __init__(self, store: SessionStore, watch: SessionWatch, *, metrics: Metrics, clock: Clock) -> None:
+        self._store = store
+        self._watch = watch
+        self._metrics = metrics
+        self._clock = clock
+
+    async def update(self, session_id: str, change: Callable[[Session], Session | None]) -> Session | None:
+        """Read, change, write; again when somebody else wrote. None: no such session, or `change` declined."""
+        for _ in range(UPDATE_ATTEMPTS):
+            session = await self._store.find(session_id)
+            changed = change(session) if session is not None else None
+            if changed is None:
+                return None
+            try:
+                session = await self.written(self._store.update(changed))
+            except VersionConflict:
+                continue
+            self._watch.changed(session)
+            return session
+        raise StoreUnavailableError(reason=f"session {session_id} was written by others {UPDATE_ATTEMPTS} times")
+
+    async def written(self, write: Awaitable[T]) -> T:
+        """The result of a write to the store, which is timed."""
+        started = self._clock.monotonic()
+        result = await write
+        self._metrics.timing("store.write", self._clock.monotonic() - started)
+        return result
