@@ -12,7 +12,7 @@ import pytest
 from tests.streams.serving import Serving, credential, serving, until
 from tests.streams.sse import Client, connect
 from tornado_sse_auth.deadlines import Deadlines
-from tornado_sse_auth.identity import SessionState
+from tornado_sse_auth.identity import CredentialKind, SessionState
 from tornado_sse_auth.sessions.requirements import Requirements
 from tornado_sse_auth.streams import EventStream
 from tornado_sse_auth.streams.wheel import HeartbeatWheel
@@ -136,6 +136,28 @@ async def test_a_credential_that_merely_expired_carries_its_stream_on() -> None:
         assert server.streams[0].user.scopes == frozenset()
 
 
+async def test_sign_out_ends_what_an_expired_bearer_opened() -> None:
+    """SEC-49: a bearer that was stolen opens a stream and expires; its user signs out, and a grant keeps the session.
+    Also where they had to sign in again meanwhile, which has replaced the cookie it was made with."""
+    clock = ManualClock()
+    for again in (False, True):
+        async with serving(clock=clock) as server, connect(server.port) as client:
+            now = clock.time()
+            page, new_page = (credential(name, now + 86_400) for name in ("page", "new page"))
+            bearer = replace(credential("cookie", now + 60, CredentialKind.BEARER), parent=page.digest)
+            session = server.session("ann", credentials=(page, bearer))
+            await opened(server, client)
+            clock.advance(61)
+            changed = replace(session, credentials=(page,), version=2)
+            server.registry.session_changed(changed)
+            if again:
+                server.registry.session_changed(replace(changed, state=SessionState.REAUTHORIZATION, version=3))
+                server.registry.session_changed(replace(changed, credentials=(new_page,), version=4))
+            assert len(server.registry) == 1, "the session carries it"
+            server.registry.session_changed(replace(session, credentials=(), version=5))
+            assert json.loads((await client.named("end")).data) == {"reason": "revoked"}
+
+
 @pytest.mark.parametrize("jump", [False, True])
 async def test_a_session_ends_on_the_wall_clock(jump: bool) -> None:
     """REL-11: also when that was set forwards; and later where its use has moved the end."""
@@ -205,7 +227,7 @@ async def test_signing_in_again_restores_the_stream() -> None:
         assert len(server.registry) == 1
         await until(lambda: heard)
         server.registry.session_changed(replace(session, credentials=(), version=4))
-        assert len(server.registry) == 1, "the session carries it now"
+        assert json.loads((await client.named("end")).data) == {"reason": "revoked"}, "it stood on the new cookie"
 
 
 async def test_a_protocol_of_its_own_is_told_nothing() -> None:

@@ -20,7 +20,7 @@ from ..errors import (
     ReauthorizationRequiredError,
     TooManyStreamsError,
 )
-from ..identity import Session, SessionState, UserContext
+from ..identity import CredentialKind, Session, SessionState, UserContext
 from ..metrics import Metrics
 from ..options import Options
 from ..periodic import MonotonicPeriodicCallback
@@ -241,9 +241,8 @@ class StreamRegistry:
         group.update(session)
         self._expiries.set(session.id, session.ends_at)
         for stream in tuple(group.streams):
-            if restored and stream.credential is not None and session.credential(stream.credential) is None:
-                # Signing in again replaces the browser's cookie, but its streams go on: the session carries them.
-                stream.credential = None
+            if restored:
+                _carry_over(stream, session)
             reason = self._objection(stream, group)
             if reason is not None:
                 stream.end(reason)
@@ -274,13 +273,15 @@ class StreamRegistry:
         return None
 
     def _lost_credential(self, stream: EventStream, session: Session) -> bool:
-        """True when the stream's credential was taken out of the session, or its grant was. That a credential merely
-        expired, and was then forgotten, does not count: the session carries the stream, or the grant does."""
+        """True when the stream's credential was taken out of the session, or what it stands on was: its grant, or the
+        cookie it was made with. That a credential merely expired, and was then forgotten, does not count."""
         if stream.grant is not None:
             return session.grant(stream.grant) is None
-        if stream.credential is None or stream.credential_expires_at <= self._clock.time():
+        if stream.credential is None or session.credential(stream.credential) is not None:
             return False
-        return session.credential(stream.credential) is None
+        if stream.credential_expires_at > self._clock.time():
+            return True
+        return stream.parent is not None and session.credential(stream.parent) is None
 
     def _notify(self, group: SessionStreams, event: str, data: dict[str, object]) -> None:
         for stream in tuple(group.streams):
@@ -289,6 +290,22 @@ class StreamRegistry:
     def _abort(self, streams: Iterable[EventStream]) -> None:
         for stream in streams:
             stream.abort()
+
+
+def _carry_over(stream: EventStream, session: Session) -> None:
+    """Signing in again replaces the browser's cookie. What was opened with it, or with a bearer made from it, goes on,
+    and stands on the new one."""
+    cookies = [credential for credential in session.credentials if credential.kind is CredentialKind.COOKIE]
+    if not cookies or stream.credential is None or stream.grant is not None:
+        return
+    newest = cookies[-1]
+    known = session.credential(stream.credential)
+    if known is not None:
+        stream.parent = known.parent
+    elif stream.parent is None:
+        stream.credential, stream.credential_expires_at = newest.digest, newest.expires_at
+    elif session.credential(stream.parent) is None:
+        stream.parent = newest.digest
 
 
 def _descriptor_room() -> int:

@@ -59,6 +59,7 @@ class EventStream:
         "grant",
         "last_event_id",
         "opened_at",
+        "parent",
         "position",
         "requirements",
         "scopes",
@@ -77,10 +78,11 @@ class EventStream:
         hub: ChannelHub,
     ) -> None:
         """`credential`: digest of what the request presented; the stream ends when the session no longer has it, or no
-        longer has the grant whose token it is."""
+        longer has the grant whose token it is or the cookie it was made with."""
         known = session.credential(credential) if credential is not None else None
         self.credential = credential
         self.credential_expires_at = known.expires_at if known is not None else session.expires_at
+        self.parent = known.parent if known is not None else None
         self.grant = known.grant if known is not None else None
         self.scopes = known.scopes if known is not None else None
         self.requirements = requirements
