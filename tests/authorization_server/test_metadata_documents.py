@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+import os
+import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -231,6 +234,33 @@ async def test_the_systems_own_resolver_is_asked() -> None:
     for host in ("localhost", "127.0.0.1", "[::1]", "2130706433", "0x7f.1", "name.invalid"):
         with pytest.raises(InvalidClientError, match="ConnectError"):
             await documents.fetch(f"https://{host}/app.json")
+
+
+async def test_names_that_resolve_slowly_hold_up_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SEC-08, REL-16: whoever keeps a name server that does not answer must not take the threads in which the
+    provider's name is resolved, and files are read."""
+    release, asked = threading.Event(), threading.Semaphore(0)
+
+    def hang(*_: object, **__: object) -> list[Any]:
+        asked.release()
+        release.wait(60)
+        raise socket.gaierror("no answer")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hang)
+    documents = MetadataDocuments(ManualClock())
+    threads = min(32, (os.cpu_count() or 1) + 4)  # of the loop's own executor
+    fetches = [asyncio.create_task(documents.fetch(f"https://{n}.slow.example/app.json")) for n in range(2 * threads)]
+    try:
+        await asyncio.sleep(0)
+        async with asyncio.timeout(4):
+            while not asked.acquire(blocking=False):  # noqa: ASYNC110 - a thread has no event for the loop
+                await asyncio.sleep(0.01)
+            assert await asyncio.to_thread(lambda: "done") == "done"
+    finally:
+        for fetch in fetches:
+            fetch.cancel()
+        release.set()
+        await asyncio.gather(*fetches, return_exceptions=True)
 
 
 @pytest.mark.parametrize(

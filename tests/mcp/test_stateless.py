@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.subscriptions import ResourceUpdated, ToolsListChanged
 
 from tests.mcp.serving import Running, named, serving, until
-from tornado_sse_auth import Secret, SSEAuthenticationMiddleware
+from tornado_sse_auth import ConfigurationError, Secret, SSEAuthenticationMiddleware
 from tornado_sse_auth.identity import SessionState
 from tornado_sse_auth.mcp import EventLogBus, current_user, requires
 
@@ -25,11 +26,16 @@ class Fixture:
         self.log: list[str] = []
         self.gate = asyncio.Event()
         self.entered = 0
+        self.entered_by = "nobody"
 
     def build(self, auth: SSEAuthenticationMiddleware) -> MCPServer[Any]:
         @asynccontextmanager
         async def lifespan(_: Any) -> AsyncIterator[dict[str, int]]:
             self.entered += 1
+            with suppress(ConfigurationError):
+                self.entered_by = current_user().user_id
+            if (caller := get_access_token()) is not None:
+                self.entered_by = str(caller.subject)
             yield {"entered": self.entered}
             self.log.append("left")
 
@@ -78,11 +84,12 @@ async def running(fixture: Fixture) -> AsyncIterator[Running]:
 
 async def test_a_call_is_one_request(running: Running, fixture: Fixture) -> None:
     """T21, T28: JSON where nothing comes before the result, a stream where something does; results say what they are.
-    The lifespan is entered once."""
+    The lifespan is entered once, in nobody's name (SEC-03): what it starts runs on when the first caller has gone."""
     _, ann = await running.sign_in("ann")
     _, bob = await running.sign_in("bob")
     told = [(await client.tool("whoami")).json()["result"] for client in (ann, bob, ann)]
     assert [result["content"][0]["text"] for result in told] == ["ann 1", "bob 1", "ann 1"]
+    assert fixture.entered_by == "nobody"
     assert told[0]["resultType"] == "complete"
     discovered = await ann.call("server/discover")
     assert discovered.json()["result"]["supportedVersions"] == ["2026-07-28"]

@@ -95,7 +95,8 @@ class MetadataDocuments:
             return type(error).__name__, FAILURE_TTL
 
     async def _get(self, url: str) -> tuple[bytes, float]:
-        tls = self._tls or httpx.create_ssl_context()
+        # Made once: it reads all the authorities' certificates, and the loop stands still meanwhile.
+        tls = self._tls = self._tls or httpx.create_ssl_context()
         headers = [
             ("Host", urlsplit(url).netloc),
             ("Accept", "application/json"),

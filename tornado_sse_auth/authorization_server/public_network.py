@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 import httpcore
 
 __all__ = ["PublicNetwork", "is_public", "resolve"]
+
+MAX_LOOK_UPS = 64  # at a time; more than there are fetches, for a name may hang on after its fetch was given up
 
 # Addresses that carry an IPv4 address inside, which a gateway on the way would unpack; then what networks still use
 # inside although the registry of special addresses, which Python follows, has it no longer or not yet.
@@ -30,9 +34,15 @@ REFUSED = tuple(
 )
 
 
+# Strangers' names may take their name servers' time, which no deadline of ours cuts short: they wait in threads of their
+# own, not in those of the loop, which the provider's name needs.
+_threads = ThreadPoolExecutor(MAX_LOOK_UPS, thread_name_prefix="resolve")
+
+
 async def resolve(host: str, port: int) -> Sequence[str]:
     """The addresses of `host`, as the system knows them. Raises `OSError`."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    found = await asyncio.get_running_loop().run_in_executor(_threads, look_up)
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 

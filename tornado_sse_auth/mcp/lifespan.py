@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextvars import Context
 from typing import Any
 
 from mcp.server.lowlevel.server import Server
@@ -19,7 +20,8 @@ class Lifespan:
     def __init__(self, server: Server[Any]) -> None:
         self._entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._leave = asyncio.Event()
-        self._task = asyncio.create_task(self._run(server), name="lifespan of the MCP server")
+        # In no request's context: what the lifespan starts would act for the first caller, and keep their request.
+        self._task = asyncio.create_task(self._run(server), name="lifespan of the MCP server", context=Context())
 
     async def state(self) -> Any:
         """What it yielded. Raises what entering it raised."""
