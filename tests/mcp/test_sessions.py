@@ -27,6 +27,7 @@ from tornado_sse_auth import (
 )
 from tornado_sse_auth.identity import CredentialKind
 from tornado_sse_auth.mcp import EventLogBus, requires
+from tornado_sse_auth.mcp.session_records import session_key
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
 
@@ -339,3 +340,31 @@ async def test_a_quiet_call_becomes_a_stream_and_a_shutdown_is_told(fixture: Fix
         async with session.get(primed) as rest:
             fixture.gate.set()
             assert [message.get("id") for message in await rest.rest()] == [None, 3]
+
+
+async def test_what_a_session_leaves_in_the_store_is_bounded() -> None:
+    """SEC-08, SEC-60: sessions live for days, and each process keeps those in use at hand: neither what a client says of
+    itself nor the resources it watches may be megabytes."""
+    fixture = Fixture()
+    async with serving(fixture.build) as running:
+        _, ann = await running.sign_in("ann")
+        session = await Legacy.connect(ann)
+        told = {"protocolVersion": LATEST, "capabilities": {}, "clientInfo": {"name": "x" * 70_000, "version": "1"}}
+        answer = await ann.http.post("/mcp", json=request("initialize", told))
+        assert answer.status_code == 413
+        assert "Mcp-Session-Id" not in answer.headers
+        assert answer.json()["error"]["data"]["error"] == "request_too_large"
+        answers = [
+            (await session.post(request("resources/subscribe", {"uri": f"content://{n}" + "x" * 5_000}))).json()
+            for n in range(20)
+        ]
+        assert "result" in answers[0]
+        assert answers[-1]["error"]["code"] == -32602
+        kept = (await running.auth.kept.get("mcp-session", session_key(session.session_id))).value["uris"]
+        assert 10 < len(kept) < 14
+        assert (await session.post(request("resources/subscribe", {"uri": kept[0]}))).json()["result"] == {}
+        assert (await session.post(request("resources/unsubscribe", {"uri": kept[0]}))).json()["result"] == {}
+        assert (await session.post(request("resources/subscribe", {"uri": "content://a"}))).json()["result"] == {}
+        for uris in ([""] * 1_001, ["content://" + "a" * 500] * 200):
+            listen = ann.modern("subscriptions/listen", {"notifications": {"resourceSubscriptions": uris}})
+            assert (await ann.http.request(**listen)).json()["error"]["code"] == -32602

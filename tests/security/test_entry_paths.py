@@ -260,6 +260,13 @@ async def test_attempts_are_limited_by_peer_and_nobody_else_is(running: World) -
         limiter.hit(f"2001:db8::{number:x}")
     with pytest.raises(Exception, match="rate_limited"):
         limiter.hit("2001:db8::ffff")
+    # What a proxy on a socket of both kinds writes for IPv4 addresses is one /64, and nobody's in particular.
+    for number in range(200):
+        limiter.hit(f"::ffff:10.1.0.{number}")
+    for _ in range(99):
+        limiter.hit("::ffff:10.1.0.1")
+    with pytest.raises(Exception, match="rate_limited"):
+        limiter.hit("10.1.0.1")
     limiter.hit("2001:db8:0:1::1")
     for number in range(30_000):
         limiter.hit(f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}")

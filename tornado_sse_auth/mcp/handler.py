@@ -12,7 +12,7 @@ from mcp.server.auth.provider import AccessToken
 from mcp_types.jsonrpc import ErrorData, JSONRPCRequest, RequestId
 from tornado.web import Finish, HTTPError, RequestHandler
 
-from ..errors import AuthError, InsufficientScopeError
+from ..errors import AuthError, InsufficientScopeError, RequestTooLargeError
 from ..identity import UserContext
 from ..sessions.requirements import Requirements
 from ..streams import EventStream
@@ -33,6 +33,7 @@ S = TypeVar("S", bound=EventStream)
 
 MAX_BODY = 4 * 1024 * 1024
 MAX_UNKNOWN = 64 * 1024
+MAX_HANDSHAKE = 64 * 1024
 EXPOSED = "Mcp-Session-Id, WWW-Authenticate, MCP-Protocol-Version, Retry-After"
 ALLOWED = (
     "Authorization, Content-Type, Accept, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name"
@@ -94,6 +95,11 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
         if content_type != "application/json":
             raise HTTPError(415)
         self.check_accept(*accepted)
+
+    def check_handshake(self) -> None:
+        """Raises `RequestTooLargeError`: what a client says of itself is kept as long as its session."""
+        if len(self.request.body) > MAX_HANDSHAKE:
+            raise RequestTooLargeError(reason=f"an initialize of {len(self.request.body)} bytes")
 
     def check_accept(self, *accepted: str) -> None:
         """Raises `HTTPError` 406 for a client that does not take all of the media types `accepted`."""

@@ -125,6 +125,7 @@ class MessagesHandler(MCPHandler):
 
     async def _serve(self, peer: SSEPeer, request: JSONRPCRequest) -> None:
         if request.method == "initialize":  # what is posted next must find the session made
+            self.check_handshake()
             handshake = await shake_hands(peer.runner, request, self._silent(request))
             await peer.say(handshake.answer)
             return

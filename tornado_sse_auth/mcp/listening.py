@@ -26,6 +26,7 @@ from .access import AccessRules
 from .caller import current_handler
 from .message_stream import MessageStream
 from .messages import encode
+from .subscribed import check_watched
 
 __all__ = ["Listening"]
 
@@ -58,6 +59,7 @@ class Listening:
         exchange = handler.exchange
         if exchange is None or ctx.request_id is None:
             raise MCPError(INVALID_REQUEST, "subscriptions/listen needs a request of its own")
+        check_watched(params.notifications.resource_subscriptions or ())
         honored, needed = self._honored(params.notifications)
         handler.requirements = handler.requirements | needed
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}

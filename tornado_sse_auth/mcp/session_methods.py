@@ -12,6 +12,7 @@ from mcp_types.jsonrpc import METHOD_NOT_FOUND
 
 from .caller import current_handler
 from .peer import Peer
+from .subscribed import check_watched
 
 __all__ = ["add_session_methods"]
 
@@ -24,7 +25,9 @@ def add_session_methods(server: Server[Any]) -> None:
         return EmptyResult()
 
     async def subscribe(ctx: ServerRequestContext[Any, Any], params: SubscribeRequestParams) -> EmptyResult:
-        await _peer().watch(str(params.uri), on=True)
+        peer, uri = _peer(), str(params.uri)
+        check_watched({*peer.uris, uri})
+        await peer.watch(uri, on=True)
         return EmptyResult()
 
     async def unsubscribe(ctx: ServerRequestContext[Any, Any], params: UnsubscribeRequestParams) -> EmptyResult:

@@ -75,6 +75,7 @@ class StatefulHandler(MCPHandler):
         return live
 
     async def _shake_hands(self, request: JSONRPCRequest) -> None:
+        self.check_handshake()
         self.endpoint.handshakes.hit(self.user.user_id)
         self.enter()
         runner = await self.endpoint.runner()

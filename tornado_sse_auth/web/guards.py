@@ -47,9 +47,11 @@ def _peer(remote: str) -> str:
         address = ipaddress.ip_address(remote)
     except ValueError:
         return remote
-    if address.version == 6:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return remote
+    if isinstance(address, ipaddress.IPv4Address):
+        return remote
+    if address.ipv4_mapped is not None:  # as proxies on a socket of both kinds write it; all of IPv4 is one such /64
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, 64), strict=False))
 
 
 class RequestGuard:
