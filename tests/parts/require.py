@@ -10,6 +10,7 @@ from typing import TypeVar
 import pytest
 
 T = TypeVar("T")
+SKIPPED = "skipped real part"
 
 
 class MissingPartError(Exception):
@@ -58,12 +59,19 @@ class RealPartsReport:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Note what was skipped; an expected failure counts as run."""
+        """Write what was skipped into the report, which reaches the process that sums up; an expected failure counts
+        as run."""
         report = yield
         if report.skipped and not hasattr(report, "wasxfail") and item.get_closest_marker("real"):
             parts = {str(marker.args[0]) for marker in item.iter_markers("real")}
-            self._skipped[item.nodeid] = ", ".join(sorted(parts))
+            report.user_properties.append((SKIPPED, ", ".join(sorted(parts))))
         return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note what was skipped, in this process or another."""
+        for name, part in report.user_properties:
+            if name == SKIPPED:
+                self._skipped[report.nodeid] = str(part)
 
     @pytest.hookimpl(trylast=True)
     def pytest_sessionfinish(self, session: pytest.Session) -> None:

@@ -150,8 +150,11 @@ async def test_provider_tells_the_application_of_a_logout() -> None:
     assert received.result().count(".") == 2
 
 
+@pytest.mark.parametrize("options", [(), ("--numprocesses=1",)], ids=["alone", "several"])
 @pytest.mark.parametrize(("ci", "status"), [("", 0), ("1", 1)])
-def test_a_real_part_that_was_skipped_fails_in_ci_only(tmp_path: Path, ci: str, status: int) -> None:
+def test_a_real_part_that_was_skipped_fails_in_ci_only(
+    tmp_path: Path, ci: str, status: int, options: tuple[str, ...]
+) -> None:
     (tmp_path / "conftest.py").write_text(
         "from tests.parts.require import RealPartsReport\n"
         "def pytest_configure(config): config.pluginmanager.register(RealPartsReport({'part': 'teapot'}))\n"
@@ -165,8 +168,9 @@ def test_a_real_part_that_was_skipped_fails_in_ci_only(tmp_path: Path, ci: str, 
         "def test_water(): pass\n"
     )
     environment = {**os.environ, "CI": ci, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment.pop("PYTEST_ADDOPTS", None)
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(tmp_path)],
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options, str(tmp_path)],
         cwd=tmp_path,
         env=environment,
         capture_output=True,

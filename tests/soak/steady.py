@@ -29,12 +29,20 @@ from tests.soak.findings import Findings, Usage
 from tests.soak.soak import Soak
 from tornado_sse_auth import Keyring, MongoSessionStore
 
-# The sample at DEBUG, which no option of its own gives.
+# The sample at DEBUG, which no option of its own gives, and without the filter that would take out what had slipped in.
 PROGRAM = """
 import logging, sys
-logging.basicConfig(level=logging.DEBUG, format="%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s")
-from sample_server.__main__ import main
-sys.exit(main())
+from sample_server import __main__ as program
+from tornado_sse_auth import RequestIdFilter
+
+def write_logs(_format):
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"))
+    handler.addFilter(RequestIdFilter())
+    logging.basicConfig(handlers=[handler], level=logging.DEBUG)
+
+program.write_logs = write_logs
+sys.exit(program.main())
 """
 FRACTION, JITTER = 0.9, 0.05  # of a token's life, when a refresh is due, as the defaults have it
 TICK = 1.0  # up to which a refresh may be early
