@@ -343,8 +343,8 @@ async def test_a_quiet_call_becomes_a_stream_and_a_shutdown_is_told(fixture: Fix
 
 
 async def test_what_a_session_leaves_in_the_store_is_bounded() -> None:
-    """SEC-08, SEC-60: sessions live for days, and each process keeps those in use at hand: neither what a client says of
-    itself nor the resources it watches may be megabytes."""
+    """SEC-08, SEC-60: sessions live for days, and each process keeps those in use at hand: neither what a client says
+    of itself nor the resources it watches may be megabytes."""
     fixture = Fixture()
     async with serving(fixture.build) as running:
         _, ann = await running.sign_in("ann")

@@ -34,8 +34,8 @@ REFUSED = tuple(
 )
 
 
-# Strangers' names may take their name servers' time, which no deadline of ours cuts short: they wait in threads of their
-# own, not in those of the loop, which the provider's name needs.
+# Strangers' names may take their name servers' time, which no deadline of ours cuts short: they wait in threads of
+# their own, not in those of the loop, which the provider's name needs.
 _threads = ThreadPoolExecutor(MAX_LOOK_UPS, thread_name_prefix="resolve")
 
 
