@@ -3,7 +3,7 @@ import { connectStream } from '/auth/client.js';
 import { forgetBearer, nameOf, showSessions, showUser } from './account.js';
 import './copy-command.js';
 import { clearLog, logEvent, logTick } from './event-log.js';
-import { ask, element } from './page.js';
+import { ask, element, LAMP } from './page.js';
 import { forgetToken, holdToken, showTick } from './token-view.js';
 
 const SIGN_IN = '/auth/login?return_to=/';
@@ -11,15 +11,6 @@ const ENDED = {
   session_expired: 'Your session has expired.',
   revoked: 'Your session was ended.',
   reauthorization: 'Your sign-in at the provider has ended.',
-};
-const LAMP = {
-  connecting: 'Connecting',
-  open: 'Live',
-  waiting: 'Reconnecting',
-  reauthorization: 'Sign in again',
-  signed_out: 'Signed out',
-  refused: 'Refused',
-  closed: 'Closed',
 };
 
 let stream = null;

@@ -1,20 +1,11 @@
 // The dashboard: what `/dashboard/events` tells each second.
 import { connectStream } from '/auth/client.js';
 import { bars, sparkline } from './charts.js';
-import { clock, element, make } from './page.js';
+import { clock, element, LAMP, make } from './page.js';
 
 const KEPT = 300; // seconds of history
 const SLOT = 10; // seconds of one bar, and of one point of a line of latencies
 const AUDIT_ROWS = 50;
-const LAMP = {
-  connecting: 'Connecting',
-  open: 'Live',
-  waiting: 'Reconnecting',
-  reauthorization: 'Sign in again',
-  signed_out: 'Signed out',
-  refused: 'Refused',
-  closed: 'Closed',
-};
 const NAMES = {
   'session.validate': 'Session validation',
   'store.lookup': 'Store look-up',

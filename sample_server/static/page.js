@@ -1,6 +1,6 @@
-// What all modules of the page do alike: find an element, make one, ask the server.
+// What all modules of the pages do alike: find an element, make one, name a stream's state, ask the server.
 
-/** The element with this id; it stands in index.html. */
+/** The element with this id; it stands in the page. */
 export const element = (id) => document.getElementById(id);
 
 /** A new element. Children are elements or strings, and a string is only ever text. */
@@ -12,6 +12,17 @@ export function make(tag, attributes = {}, ...children) {
 }
 
 export const clock = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit', hour12: false });
+
+/** What the lamp says in each state of `connectStream`. */
+export const LAMP = {
+  connecting: 'Connecting',
+  open: 'Live',
+  waiting: 'Reconnecting',
+  reauthorization: 'Sign in again',
+  signed_out: 'Signed out',
+  refused: 'Refused',
+  closed: 'Closed',
+};
 
 /** An answer that is no success: `status`, and `code` of the error table; the message is for people. */
 export class ApiError extends Error {

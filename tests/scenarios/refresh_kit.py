@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.parts.scripted_provider import ScriptedProvider
+from tests.scenarios.server import SCOPES, provider_at
 from tornado_sse_auth.audit import AuditLog
 from tornado_sse_auth.errors import StoreUnavailableError
 from tornado_sse_auth.identity import Secret, Session, TokenSet
@@ -17,8 +18,6 @@ from tornado_sse_auth.sessions.manager import SessionManager
 from tornado_sse_auth.sessions.token_refresh import TokenRefresher
 from tornado_sse_auth.stores import MemorySessionStore
 from tornado_sse_auth.testing import ManualClock, RecordingMetrics
-
-SCOPES = "openid offline_access profile prices:read"
 
 
 class FlakyStore(MemorySessionStore):
@@ -118,15 +117,7 @@ class Kit:
 
 async def make_kit(scripted: ScriptedProvider, store: FlakyStore, clock: ManualClock) -> Kit:
     metrics = RecordingMetrics()
-    provider = OAuthProvider(
-        issuer=scripted.issuer,
-        client_id=scripted.client_id,
-        client_secret=scripted.client_secret,
-        scopes=SCOPES,
-        timeout=2.0,
-        refresh_timeout=2.0,
-        metrics=metrics,
-    )
+    provider = provider_at(scripted, timeout=2.0, refresh_timeout=2.0, metrics=metrics)
     await provider.start()
     options = Options(public_url="http://127.0.0.1:8000")
     audit = AuditLog(clock)

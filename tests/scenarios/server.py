@@ -13,6 +13,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application, HTTPError, RequestHandler
 
+from tests.parts.scripted_provider import ScriptedProvider
 from tests.parts.sse_client import SSEClient
 from tornado_sse_auth import (
     MemorySessionStore,
@@ -23,6 +24,8 @@ from tornado_sse_auth import (
     SSEAuthMixin,
 )
 from tornado_sse_auth.testing import RecordingMetrics
+
+SCOPES = "openid offline_access profile prices:read"
 
 
 class Me(SSEAuthMixin, RequestHandler):
@@ -121,6 +124,17 @@ class Running:
     def cookie(self) -> str:
         """The name of the session cookie."""
         return self.auth.cookie_name
+
+
+def provider_at(scripted: ScriptedProvider, **options: Any) -> OAuthProvider:
+    """The provider as an application is told of it."""
+    return OAuthProvider(
+        issuer=scripted.issuer,
+        client_id=scripted.client_id,
+        client_secret=scripted.client_secret,
+        scopes=SCOPES,
+        **options,
+    )
 
 
 @asynccontextmanager

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.parts.scripted_provider import Answer, ScriptedProvider
 from tests.parts.statsd import StatsDListener
-from tests.scenarios.server import serve
-from tests.scenarios.test_sign_in import SCOPES, World
+from tests.scenarios.server import provider_at, serve
+from tests.scenarios.test_sign_in import World
 from tests.streams.serving import until
-from tornado_sse_auth import OAuthProvider, StatsDMetrics, metrics
+from tornado_sse_auth import StatsDMetrics, metrics
 
 # What only a crash or another process brings; tests/scenarios/test_refresh_of_one_session.py has these.
 ELSEWHERE = {"token.refresh.reattempt", "token.refresh.lost", "token.refresh.skipped"}
@@ -18,13 +18,7 @@ async def test_every_name_is_sent(statsd: StatsDListener) -> None:
     """Sign-in, requests from cache and store, refusals, streams, refreshes of each outcome, checks; and a close, at
     which every gauge is 0."""
     async with ScriptedProvider(expires_in=2) as scripted:
-        provider = OAuthProvider(
-            issuer=scripted.issuer,
-            client_id=scripted.client_id,
-            client_secret=scripted.client_secret,
-            scopes=SCOPES,
-            timeout=3.0,
-        )
+        provider = provider_at(scripted, timeout=3.0)
         sink = StatsDMetrics(statsd.host, statsd.port, prefix=PREFIX[:-1], instance="one")
         async with serve(None, provider, refresh_interval=0.1, metrics=sink) as app, app.client() as browser:
             world = World(app, scripted)

@@ -13,10 +13,7 @@ import httpx
 import pytest
 
 from tests.parts.scripted_provider import Answer, ScriptedProvider
-from tests.scenarios.server import Running, serve
-from tornado_sse_auth import OAuthProvider
-
-SCOPES = "openid offline_access profile prices:read"
+from tests.scenarios.server import SCOPES, Running, provider_at, serve
 
 
 @dataclass(frozen=True)
@@ -46,13 +43,7 @@ class World:
 async def world() -> AsyncIterator[World]:
     async with ScriptedProvider() as scripted:
         scripted.accounts["alice"] = {"name": "Alice", "permissions": ["trade"], "subscription_level": "pro"}
-        provider = OAuthProvider(
-            issuer=scripted.issuer,
-            client_id=scripted.client_id,
-            client_secret=scripted.client_secret,
-            scopes=SCOPES,
-            timeout=3.0,
-        )
+        provider = provider_at(scripted, timeout=3.0)
         async with serve(provider=provider) as app:
             yield World(app, scripted)
 

@@ -9,9 +9,9 @@ import pytest
 from tornado.web import RequestHandler
 
 from tests.parts.scripted_provider import Answer, ScriptedProvider
-from tests.scenarios.server import serve
-from tests.scenarios.test_sign_in import SCOPES, World
-from tornado_sse_auth import OAuthProvider, SSEAuthMixin
+from tests.scenarios.server import provider_at, serve
+from tests.scenarios.test_sign_in import World
+from tornado_sse_auth import SSEAuthMixin
 
 
 class Asking(SSEAuthMixin, RequestHandler):
@@ -37,14 +37,7 @@ async def scripted() -> AsyncIterator[ScriptedProvider]:
 
 @pytest.fixture
 async def world(scripted: ScriptedProvider) -> AsyncIterator[World]:
-    provider = OAuthProvider(
-        issuer=scripted.issuer,
-        client_id=scripted.client_id,
-        client_secret=scripted.client_secret,
-        scopes=SCOPES,
-        timeout=2.0,
-        refresh_timeout=2.0,
-    )
+    provider = provider_at(scripted, timeout=2.0, refresh_timeout=2.0)
     options = {"refresh_interval": 0.1, "reauthorization_grace": 3.0}
     async with serve(provider=provider, handlers=[(r"/asking", Asking)], **options) as app:
         yield World(app, scripted)
@@ -227,13 +220,7 @@ async def test_streams_live_while_refreshing_fails(world: World) -> None:
 
 async def test_shutdown_during_a_refresh(scripted: ScriptedProvider) -> None:
     """REL-19: streams get `retry` and `end`, the running refresh is written, and nothing waits for ever."""
-    provider = OAuthProvider(
-        issuer=scripted.issuer,
-        client_id=scripted.client_id,
-        client_secret=scripted.client_secret,
-        scopes=SCOPES,
-        timeout=1.0,
-    )
+    provider = provider_at(scripted, timeout=1.0)
     async with serve(provider=provider, refresh_interval=0.1) as app, app.client() as browser:
         world = World(app, scripted)
         await world.sign_in(browser)

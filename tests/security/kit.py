@@ -14,10 +14,8 @@ import httpx
 import pytest
 
 from tests.parts.scripted_provider import ScriptedProvider
-from tests.scenarios.server import Running, serve
-from tornado_sse_auth import CredentialKind, MemorySessionStore, OAuthProvider, Session
-
-SCOPES = "openid offline_access profile prices:read"
+from tests.scenarios.server import Running, provider_at, serve
+from tornado_sse_auth import CredentialKind, MemorySessionStore, Session
 
 
 class WatchedStore(MemorySessionStore):
@@ -125,13 +123,7 @@ async def world(log: pytest.LogCaptureFixture, **options: Any) -> AsyncIterator[
         log.set_level(logging.WARNING, logger=library)
     log.set_level(logging.DEBUG)  # the last call: each one sets the level of the capture, too
     async with ScriptedProvider() as scripted:
-        provider = OAuthProvider(
-            issuer=scripted.issuer,
-            client_id=scripted.client_id,
-            client_secret=scripted.client_secret,
-            scopes=SCOPES,
-            timeout=3.0,
-        )
+        provider = provider_at(scripted, timeout=3.0)
         store = WatchedStore(**({"clock": options["clock"]} if "clock" in options else {}))
         async with serve(store, provider, **options) as app:
             yield World(app, scripted, store, log)

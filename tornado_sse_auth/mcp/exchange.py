@@ -23,7 +23,7 @@ from ..errors import AuthError, RateLimitedError, StreamEnded, UnavailableError
 from ..streams.event import chunk
 from .caller import AccessRefused
 from .message_stream import HEADERS_WITHIN, MessageStream
-from .messages import ACCESS_REFUSED, encode, error_message, event, notification, result_message
+from .messages import ACCESS_REFUSED, encode, error_message, event, notification, progress_params, result_message
 from .refusals import refusal
 
 if TYPE_CHECKING:
@@ -84,14 +84,9 @@ class Exchange:
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """Report progress, if the client gave a token for it."""
-        if self._progress_token is None:
-            return
-        params: dict[str, Any] = {"progressToken": self._progress_token, "progress": progress}
-        if total is not None:
-            params["total"] = total
-        if message is not None:
-            params["message"] = message
-        await self.notify("notifications/progress", params)
+        if self._progress_token is not None:
+            params = progress_params(self._progress_token, progress, total, message)
+            await self.notify("notifications/progress", params)
 
     # -- for `subscriptions/listen` --------------------------------------------------------------------------------
 

@@ -183,18 +183,7 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
 
     def make_stream(self, kind: type[S]) -> S:
         """A stream of this request, not yet open."""
-        auth = self.sse_auth
-        authenticated = self.authenticated
-        stream = kind(
-            self,
-            session=authenticated.session,
-            credential=authenticated.credential.digest,
-            requirements=self.requirements,
-            registry=auth.registry,
-            hub=auth.hub,
-        )
-        self._stream = stream
-        return stream
+        return self._make_stream(kind)
 
     def forget_stream(self) -> None:
         """The stream was not opened after all."""

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from mcp_types import ProgressToken
 from mcp_types.jsonrpc import (
     INVALID_REQUEST,
     PARSE_ERROR,
@@ -87,6 +88,16 @@ def notification(method: str, params: Mapping[str, Any] | None) -> dict[str, Any
     if params is not None:
         message["params"] = params
     return message
+
+
+def progress_params(token: ProgressToken, progress: float, total: float | None, message: str | None) -> dict[str, Any]:
+    """What a progress notification says; `token` is the one that the client gave with its request."""
+    params: dict[str, Any] = {"progressToken": token, "progress": progress}
+    if total is not None:
+        params["total"] = total
+    if message is not None:
+        params["message"] = message
+    return params
 
 
 def event(encoded: bytes, event_id: str | None = None) -> bytes:

@@ -18,7 +18,7 @@ from mcp_types.jsonrpc import INTERNAL_ERROR, ErrorData, JSONRPCRequest
 from ..errors import AuthError, InvalidRequestError, TooManyStreamsError
 from .caller import AccessRefused
 from .logging_level import is_wanted
-from .messages import error_message, notification, result_message
+from .messages import error_message, notification, progress_params, result_message
 from .peer import Peer
 from .refusals import refusal
 
@@ -80,14 +80,9 @@ class ServedRequest:
 
     async def progress(self, progress: float, total: float | None = None, message: str | None = None) -> None:
         """Report progress, if the client gave a token for it."""
-        if self._progress_token is None:
-            return
-        params: dict[str, Any] = {"progressToken": self._progress_token, "progress": progress}
-        if total is not None:
-            params["total"] = total
-        if message is not None:
-            params["message"] = message
-        await self.notify("notifications/progress", params)
+        if self._progress_token is not None:
+            params = progress_params(self._progress_token, progress, total, message)
+            await self.notify("notifications/progress", params)
 
     # -- life ------------------------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Collection, Generator, Iterable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 from ..errors import (
     AuthenticationRequiredError,
@@ -36,6 +36,9 @@ class _Done:
 
 
 _DONE = _Done()
+
+
+S = TypeVar("S", bound=EventStream)
 
 
 class SSEAuthMixin(ErrorAnswers):
@@ -149,9 +152,12 @@ class SSEAuthMixin(ErrorAnswers):
 
     def event_stream(self) -> EventStream:
         """One SSE response, for `async with`. Raises `TooManyStreamsError` and `OverloadedError` on entering."""
+        return self._make_stream(EventStream)
+
+    def _make_stream(self, kind: type[S]) -> S:
         auth = self.sse_auth
         authenticated = self.authenticated
-        self._stream = EventStream(
+        stream = kind(
             self,
             session=authenticated.session,
             credential=authenticated.credential.digest,
@@ -159,7 +165,8 @@ class SSEAuthMixin(ErrorAnswers):
             registry=auth.registry,
             hub=auth.hub,
         )
-        return self._stream
+        self._stream = stream
+        return stream
 
     async def upstream_access_token(self, *, min_ttl: float = 30.0) -> Secret:
         """The access token of the session's user at the provider, good for `min_ttl` seconds more (or half of its
