@@ -91,6 +91,10 @@ class ClientDirectory:
                 except InvalidRedirectURIError as error:
                     raise ConfigurationError(f"client {client.id}: {uri!r}: {error.public_message}") from None
 
+    def vouches_for(self, client_id: str) -> bool:
+        """Whether the application itself has named the client: anybody may register, or publish a document."""
+        return client_id in self._preregistered
+
     async def find(self, client_id: str) -> Client:
         """The client with this id. A metadata document is fetched, unless it is known. Raises `InvalidClientError`,
         `StoreUnavailableError`."""
