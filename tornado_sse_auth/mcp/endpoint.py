@@ -32,6 +32,7 @@ from .request_state import share_request_state
 from .session_methods import add_session_methods
 from .standing import StandingStreams
 from .streamable_http import StreamableHTTPHandler
+from .tracing import trace_where_collected
 
 __all__ = ["MCPEndpoint"]
 
@@ -66,6 +67,7 @@ class MCPEndpoint:
         self.rules = AccessRules(server, requires or {}, auth.options.subscription_levels)
         self.bus = self._shared_bus(server) if bus is None else bus
         share_request_state(self.server, auth.store.keyring)
+        trace_where_collected(self.server)
         self.listening = Listening(self.bus, self.rules)
         if self.server.get_request_handler("subscriptions/listen") is not None:
             self.server.add_request_handler(
