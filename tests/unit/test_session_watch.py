@@ -10,7 +10,7 @@ from tests.stores.backends import make_session
 from tornado_sse_auth.identity import Session
 from tornado_sse_auth.listeners import Listeners
 from tornado_sse_auth.sessions.cache import Authenticated, SessionCache
-from tornado_sse_auth.sessions.revocation import SessionWatch
+from tornado_sse_auth.sessions.watch import SessionWatch
 from tornado_sse_auth.stores import MemorySessionStore
 from tornado_sse_auth.stores.base import ChangeKind, SessionChange
 from tornado_sse_auth.testing import ManualClock

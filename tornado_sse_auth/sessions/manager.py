@@ -19,10 +19,10 @@ from .changes import SignedInUser, new_session, revived, with_bearer, without_cr
 from .credentials import PresentedCredential, issue
 from .grant_changes import without_grant
 from .requirements import Requirements
-from .revocation import SessionWatch
 from .session_writes import SessionWrites
 from .upstream_revocation import TokenRevoker, UpstreamRevocation
 from .validation import SessionValidation
+from .watch import SessionWatch
 
 __all__ = ["SessionManager"]
 

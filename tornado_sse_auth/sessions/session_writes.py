@@ -10,7 +10,7 @@ from ..errors import StoreUnavailableError
 from ..identity import Session
 from ..metrics import Metrics
 from ..stores.base import SessionStore, VersionConflict
-from .revocation import SessionWatch
+from .watch import SessionWatch
 
 __all__ = ["SessionWrites"]
 

@@ -21,6 +21,7 @@ from .handler import ErrorAnswers
 
 __all__ = ["SSEAuthMixin"]
 
+S = TypeVar("S", bound=EventStream)
 
 # An iterator that exists already costs less than a generator.
 _NOTHING = cast("Generator[Any, None, None]", iter(()))
@@ -36,9 +37,6 @@ class _Done:
 
 
 _DONE = _Done()
-
-
-S = TypeVar("S", bound=EventStream)
 
 
 class SSEAuthMixin(ErrorAnswers):
