@@ -7,7 +7,7 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class Server:
         """One request outside of the measurement; the JSON of its answer, None where there is no body."""
         with self.connect() as connection:
             connection.sendall(self._request(method, path, self.cookies[0]))
-            body = _answer(connection)
+            body = answer(connection)
             return json.loads(body) if body else None
 
     def connect(self) -> socket.socket:
@@ -70,7 +70,7 @@ class Server:
             sent, answered = len(connections), 0
             while answered < count:
                 for key, _ in selector.select(PATIENCE):
-                    _answer(_connection(key))
+                    answer(_connection(key))
                     answered += 1
                     if sent < count:
                         _connection(key).sendall(key.data)
@@ -94,13 +94,45 @@ class Server:
         return f"{head}Origin: {self.url}\r\nContent-Length: 0\r\n\r\n".encode()
 
 
-class Streams:
+class Connections:
     """The client's ends of open streams."""
 
-    def __init__(self, server: Server) -> None:
-        self._server = server
+    def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
-        self.connections: list[socket.socket] = []
+        self._connections: list[socket.socket] = []
+
+    def __len__(self) -> int:
+        return len(self._connections)
+
+    def add(self, connection: socket.socket) -> None:
+        """One more."""
+        self._connections.append(connection)
+        self._selector.register(connection, selectors.EVENT_READ)
+
+    def expect(self, marker: bytes) -> None:
+        """Read until every stream has brought `marker`."""
+        missing = len(self._connections)
+        deadline = time.monotonic() + PATIENCE
+        while missing:
+            ready = self._selector.select(deadline - time.monotonic())
+            if not ready:
+                raise RuntimeError(f"{missing} streams did not get the event within {PATIENCE} s")
+            for key, _ in ready:
+                missing -= receive(key.fileobj).count(marker)
+
+    def close(self) -> None:
+        """All of them."""
+        self._selector.close()
+        for connection in self._connections:
+            connection.close()
+
+
+class Streams(Connections):
+    """Streams of a `Server`."""
+
+    def __init__(self, server: Server) -> None:
+        super().__init__()
+        self._server = server
 
     def open(self, request: bytes) -> None:
         """One more; its first block has arrived. Raises RuntimeError where the server refuses it."""
@@ -108,68 +140,56 @@ class Streams:
         connection.sendall(request)
         received = b""
         while not received.endswith(b"\n\n\r\n"):  # the last block, in a chunk of its own
-            received += _receive(connection)
+            received += receive(connection)
             if not received.startswith(b"HTTP/1.1 200 "[: len(received)]):
                 connection.close()
                 raise RuntimeError(received.decode(errors="replace"))
-        self.connections.append(connection)
-        self._selector.register(connection, selectors.EVENT_READ)
-
-    def expect(self, marker: bytes) -> None:
-        """Read until every stream has brought `marker`."""
-        missing = len(self.connections)
-        deadline = time.monotonic() + PATIENCE
-        while missing:
-            ready = self._selector.select(deadline - time.monotonic())
-            if not ready:
-                raise RuntimeError(f"{missing} streams did not get the event within {PATIENCE} s")
-            for key, _ in ready:
-                missing -= _receive(key.fileobj).count(marker)
-
-    def close(self) -> None:
-        """All of them."""
-        self._selector.close()
-        for connection in self.connections:
-            connection.close()
+        self.add(connection)
 
 
 def _connection(key: selectors.SelectorKey) -> socket.socket:
     return cast(socket.socket, key.fileobj)
 
 
-def _receive(connection: Any) -> bytes:
+def receive(connection: Any) -> bytes:
     received: bytes = connection.recv(65_536)
     if not received:
         raise RuntimeError("the server closed the connection")
     return received
 
 
-def _answer(connection: socket.socket) -> bytes:
+def answer(connection: socket.socket) -> bytes:
     """The body of one answer. Raises RuntimeError for a refusal."""
-    received = _receive(connection)
+    received = receive(connection)
     while b"\r\n\r\n" not in received:
-        received += _receive(connection)
+        received += receive(connection)
     head, _, body = received.partition(b"\r\n\r\n")
     status = head.split(b" ", 2)[1]
     if not status.startswith(b"2"):
         raise RuntimeError(f"{head.decode()}\n{body.decode(errors='replace')}")
     length = head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0]
     while len(body) < int(length or 0):
-        body += _receive(connection)
+        body += receive(connection)
     return body
 
 
 @contextmanager
 def running(name: str, **options: Any) -> Iterator[Server]:
     """A server; the options are those of `servers.py`."""
-    command: list[str | Path] = [sys.executable, "-m", "tests.benchmarks.servers", name]
+    with started("tests.benchmarks.servers", name, options) as (_, told):
+        yield Server(told["port"], tuple(told["cookies"]))
+
+
+@contextmanager
+def started(module: str, name: str, options: Mapping[str, Any]) -> Iterator[tuple[ServerProcess, dict[str, Any]]]:
+    """A process of `module`, and the line of JSON that it prints when it listens."""
+    command: list[str | Path] = [sys.executable, "-m", module, name]
     for option, value in options.items():
         command += [f"--{option}", str(value)]
     line = r'^\{"port".*\}$'
     process = ServerProcess(name, command, ready=lambda server: _listens(server, line), folder=ROOT, stop_signal=SIGINT)
     with process:
-        told = json.loads(process.wait_for_line(line)[0])
-        yield Server(told["port"], tuple(told["cookies"]))
+        yield process, json.loads(process.wait_for_line(line)[0])
 
 
 def _listens(server: ServerProcess, line: str) -> None:

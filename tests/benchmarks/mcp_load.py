@@ -6,17 +6,14 @@ import json
 import os
 import selectors
 import socket
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from signal import SIGINT
 from typing import Any, cast
 
-from tests.benchmarks.load import PATIENCE, ROOT, Usage, _answer, _receive
-from tests.parts.process import ServerProcess
+from tests.benchmarks.load import PATIENCE, Connections, Usage, answer, receive, started
 
 REVISION = "2026-07-28"
 META = {"io.modelcontextprotocol/protocolVersion": REVISION, "io.modelcontextprotocol/clientCapabilities": {}}
@@ -53,7 +50,7 @@ class MCPProcess:
             while answered < count:
                 for key, _ in selector.select(PATIENCE):
                     connection = cast(socket.socket, key.fileobj)
-                    if b'"structuredContent":{"result":3}' not in _answer(connection):
+                    if b'"structuredContent":{"result":3}' not in answer(connection):
                         raise RuntimeError("a call gave no sum")
                     answered += 1
                     if sent < count:
@@ -65,16 +62,16 @@ class MCPProcess:
         """Let the server tell its listeners something."""
         with self.connect() as connection:
             connection.sendall(self._request("tools/call", {"name": "announce", "arguments": {}}, 0))
-            _answer(connection)
+            answer(connection)
 
     def connect(self) -> socket.socket:
         """A connection."""
         return socket.create_connection(("127.0.0.1", self.port), PATIENCE)
 
     @contextmanager
-    def listeners(self) -> Iterator[Listeners]:
+    def listeners(self) -> Iterator[Connections]:
         """One listen stream for each credential."""
-        opened = Listeners()
+        opened = Connections()
         try:
             for number in range(len(self.bearers)):
                 connection = self.connect()
@@ -83,7 +80,7 @@ class MCPProcess:
                 connection.sendall(self._request("subscriptions/listen", params, number))
                 received = b""
                 while b"acknowledged" not in received or not received.endswith(b"\n\r\n"):
-                    received += _receive(connection)
+                    received += receive(connection)
             yield opened
         finally:
             opened.close()
@@ -104,53 +101,10 @@ class MCPProcess:
         return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-class Listeners:
-    """The client's ends of listen streams."""
-
-    def __init__(self) -> None:
-        self._selector = selectors.DefaultSelector()
-        self._connections: list[socket.socket] = []
-
-    def __len__(self) -> int:
-        return len(self._connections)
-
-    def add(self, connection: socket.socket) -> None:
-        """One more."""
-        self._connections.append(connection)
-        self._selector.register(connection, selectors.EVENT_READ)
-
-    def expect_change(self) -> None:
-        """Read until every stream has told of the change."""
-        missing = len(self._connections)
-        deadline = time.monotonic() + PATIENCE
-        while missing:
-            ready = self._selector.select(deadline - time.monotonic())
-            if not ready:
-                raise RuntimeError(f"{missing} streams did not tell of the change within {PATIENCE} s")
-            for key, _ in ready:
-                missing -= _receive(key.fileobj).count(CHANGED)
-
-    def close(self) -> None:
-        """All of them."""
-        self._selector.close()
-        for connection in self._connections:
-            connection.close()
-
-
 @contextmanager
 def running(name: str, core: int | None = None, **options: Any) -> Iterator[MCPProcess]:
     """A server, on one core alone where `core` names it."""
-    command: list[str | Path] = [sys.executable, "-m", "tests.benchmarks.mcp_servers", name]
-    for option, value in options.items():
-        command += [f"--{option}", str(value)]
-    line = r'^\{"port".*\}$'
-    process = ServerProcess(name, command, ready=lambda server: _listens(server, line), folder=ROOT, stop_signal=SIGINT)
-    with process:
-        told = json.loads(process.wait_for_line(line)[0])
+    with started("tests.benchmarks.mcp_servers", name, options) as (process, told):
         if core is not None:
             os.sched_setaffinity(process.pid, {core})
         yield MCPProcess(told["port"], process.pid, tuple(told["bearers"]))
-
-
-def _listens(server: ServerProcess, line: str) -> None:
-    server.wait_for_line(line, PATIENCE)

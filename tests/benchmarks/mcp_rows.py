@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from statistics import median
 from typing import Any
 
-from tests.benchmarks.mcp_load import MCPProcess, running
+from tests.benchmarks.mcp_load import CHANGED, MCPProcess, running
 from tests.benchmarks.rows import Row
 from tests.parts import mongod
 
@@ -97,7 +97,7 @@ def _listened(process: MCPProcess) -> tuple[float, float, float]:
         for _ in range(CHANGES):
             started = time.monotonic()
             process.announce()
-            listeners.expect_change()
+            listeners.expect(CHANGED)
             waits.append(time.monotonic() - started)
         told = process.usage()
     return (
