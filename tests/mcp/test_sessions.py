@@ -25,9 +25,11 @@ from tornado_sse_auth import (
     SessionStore,
     SSEAuthenticationMiddleware,
 )
-from tornado_sse_auth.identity import CredentialKind
+from tornado_sse_auth.identity import CredentialKind, Grant
 from tornado_sse_auth.mcp import EventLogBus, requires
 from tornado_sse_auth.mcp.session_records import session_key
+from tornado_sse_auth.sessions.credentials import issue
+from tornado_sse_auth.sessions.grant_changes import with_grant
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
 
@@ -340,6 +342,42 @@ async def test_a_quiet_call_becomes_a_stream_and_a_shutdown_is_told(fixture: Fix
         async with session.get(primed) as rest:
             fixture.gate.set()
             assert [message.get("id") for message in await rest.rest()] == [None, 3]
+
+
+@pytest.mark.parametrize("what", ["session", "grant"])
+async def test_a_call_without_a_listener_ends_with_what_allowed_it(
+    processes: tuple[Running, Running], fixture: Fixture, what: str
+) -> None:
+    """SEC-11, SEC-50: who begins calls and hangs up gains nothing by it: the tool stops when the session, or the
+    client's grant alone, is ended in another process."""
+    one, other = processes
+    sessions = one.auth.sessions
+    made, secret = await sessions.create(user_id="ann", kind=CredentialKind.BEARER)
+    if what == "grant":
+        now, url = one.auth.clock.time(), one.auth.options.public_url
+        grant = Grant(
+            id="g",
+            client_id="c",
+            redirect_uri="",
+            audience=(f"{url}/mcp",),
+            scopes=frozenset(),
+            created_at=now,
+            last_used=now,
+        )
+        secret, token = issue(CredentialKind.BEARER, now=now, expires_at=now + 600, grant="g", audience=grant.audience)
+        await sessions.update(made.id, lambda stored: with_grant(stored, grant, token, now=now))
+    session = await Legacy.connect(one.client(secret.reveal()))
+    async with session.stream(request("tools/call", {"name": "wait", "arguments": {}}, id=7)) as stream:
+        await stream.next()
+        await stream.next()
+    await until(lambda: not len(one.auth.registry))
+    assert fixture.log == ["waits"]
+    if what == "grant":
+        await other.auth.sessions.end_grant(made.id, "g", reason="ended by its user")
+    else:
+        await other.auth.sessions.revoke(made.id)
+    await until(lambda: fixture.log == ["waits", "cancelled"])
+    await until(lambda: not one.endpoint.calls.session_ids())
 
 
 async def test_what_a_session_leaves_in_the_store_is_bounded() -> None:

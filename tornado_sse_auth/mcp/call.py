@@ -56,6 +56,8 @@ class Call(ServedRequest):
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.refusal: AuthError | None = None
         self._live = live
+        self._found = handler.authenticated
+        self._calls = handler.endpoint.calls
         self._events: EventLog = handler.sse_auth.events
         self._handler: MCPHandler | None = handler
         self._polling = live.protocol_version >= POLLING_SINCE
@@ -95,6 +97,7 @@ class Call(ServedRequest):
     def start(self) -> None:
         """Begin; after a moment without a word the answer becomes a stream, which is kept alive."""
         super().start()
+        self._calls.add(self, self._found)
         self._live.streams[self.stream_id] = self
         self._timer = asyncio.get_running_loop().call_later(HEADERS_WITHIN, self._begin_quietly)
 
@@ -134,6 +137,7 @@ class Call(ServedRequest):
                 await self._answer(message)
         finally:
             self._live.streams.pop(self.stream_id, None)
+            self._calls.remove(self, self._found)
             self.detach()
 
     async def _answer(self, message: dict[str, Any] | None) -> None:

@@ -22,6 +22,7 @@ from ..sessions.requirements import NO_REQUIREMENTS
 from ..web.guards import PeerLimiter
 from .access import AccessRules
 from .bus import EventLogBus
+from .calls_by_session import CallsBySession
 from .handler import MCPHandler
 from .handshake import Silent
 from .legacy_sse import MessagesHandler, SSEHandler, SSEPeer
@@ -78,6 +79,8 @@ class MCPEndpoint:
         self.standing = StandingStreams(self.bus, self.rules, auth.options.subscription_levels)
         self.sessions = LiveSessions(auth, self.make_runner)
         self.sse_peers: dict[str, SSEPeer] = {}
+        self.calls = CallsBySession()
+        auth.sessions.watch.add(self.calls)
         self.handshakes = PeerLimiter(HANDSHAKES_A_MINUTE, auth.clock)
         add_session_methods(self.server)
         self._lifespan: Lifespan | None = None

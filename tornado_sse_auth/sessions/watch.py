@@ -37,23 +37,27 @@ class SessionListener(Protocol):
 
 
 class OpenSessions(Protocol):
-    """Which stored sessions have open streams in this process."""
+    """Which stored sessions have open streams, or other work under way, in this process."""
 
     def version(self, session_id: str) -> int | None:
-        """The newest version known of a session with open streams; None where it has none."""
+        """The newest version known of such a session; None for any other."""
         ...
 
     def session_ids(self) -> Iterable[str]:
-        """Every stored session with an open stream."""
+        """Every such session."""
         ...
+
+
+class Work(OpenSessions, SessionListener, Protocol):
+    """Work of sessions that must end with them, and knows whose it is."""
 
 
 class SessionWatch:
     """Follows the store's change feed, keeps the cache honest, and tells the listeners.
 
-    A session is read again only where this process holds a stream of it. Reads are coalesced per session, at most
-    10 at a time, and repeated until the store answers. While the feed is silent, every session with an open stream is
-    read each five seconds.
+    A session is read again only where this process holds a stream or other work of it. Reads are coalesced per session,
+    at most 10 at a time, and repeated until the store answers. While the feed is silent, each such session is read each
+    five seconds.
     """
 
     def __init__(self, store: SessionStore, cache: SessionCache, clock: Clock) -> None:
@@ -61,7 +65,8 @@ class SessionWatch:
         self._cache = cache
         self._clock = clock
         self._listeners: list[SessionListener] = []
-        self._open: OpenSessions | None = None
+        self._open: list[OpenSessions] = []
+        self._work: list[Work] = []
         self._unsubscribe: Callable[[], None] | None = None
         self._reading: dict[str, asyncio.Task[None]] = {}
         self._again: set[str] = set()
@@ -70,10 +75,17 @@ class SessionWatch:
 
     def start(self, open_sessions: OpenSessions, *listeners: SessionListener) -> None:
         """Begin to follow the feed on behalf of `listeners`."""
-        self._open = open_sessions
-        self._listeners = list(listeners)
+        self._open = [open_sessions, *self._work]
+        self._listeners = [*listeners, *self._work]
         self._unsubscribe = self._store.subscribe(self._on_change)
         self._periodic.start()
+
+    def add(self, work: Work) -> None:
+        """Follow the feed on behalf of `work`, too, from now on and at each start."""
+        self._work.append(work)
+        if self._unsubscribe is not None:
+            self._open.append(work)
+            self._listeners.append(work)
 
     async def close(self) -> None:
         """Stop following. Twice is once."""
@@ -112,8 +124,8 @@ class SessionWatch:
             self._read_all()
 
     def _read_all(self) -> None:
-        if self._open is not None:
-            for session_id in list(self._open.session_ids()):
+        for open_sessions in self._open:
+            for session_id in list(open_sessions.session_ids()):
                 self.read_again(session_id)
 
     def _on_change(self, change: SessionChange) -> None:
@@ -126,9 +138,11 @@ class SessionWatch:
         else:
             version = math.inf if change.version is None else change.version
             self._cache.invalidate(change.session_id, version)
-            known = self._open.version(change.session_id) if self._open is not None else None
-            if known is not None and known < version:  # else it is mostly what this process itself has written
-                self.read_again(change.session_id)
+            for open_sessions in self._open:
+                known = open_sessions.version(change.session_id)
+                if known is not None and known < version:  # else it is mostly what this process itself has written
+                    self.read_again(change.session_id)
+                    break
 
     async def _read(self, session_id: str) -> None:
         try:
