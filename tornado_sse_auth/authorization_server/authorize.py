@@ -206,11 +206,13 @@ class AuthorizationEndpoint:
             warning = SCHEME_WARNING
         elif is_loopback(request.redirect_uri):
             warning = LOOPBACK_WARNING
-        site = request.client_id if request.client_id.startswith("https://") else request.client_uri
+        published = request.client_id.startswith("https://")
+        site = request.client_id if published else request.client_uri
         again = {"prompt": "select_account", "return_to": f"/oauth/authorize?{urlencode({'request': request_id})}"}
         return Consent(
             client_name=request.client_name or "An application without a name",
             client_host=urlsplit(site).netloc if site is not None else None,
+            client_host_proven=published or self._clients.vouches_for(request.client_id),
             redirect_host=redirect_host(request.redirect_uri),
             redirect_warning=warning,
             account=account_name(session),

@@ -27,12 +27,14 @@ small { opacity: .75; }
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consent:
-    """What a user is asked. `scopes` are in words, `client_host` is where the client says it is from, `redirect_host`
+    """What a user is asked. `scopes` are in words, `client_host` is where the client says it is from,
+    `client_host_proven` whether it has shown that by a document there, `redirect_host`
     where the answer goes; `redirect_warning` says what is to be minded about that. `other_account` is the path to sign
     in as somebody else."""
 
     client_name: str
     client_host: str | None
+    client_host_proven: bool
     redirect_host: str
     redirect_warning: str | None
     account: str
@@ -65,7 +67,8 @@ def consent_page(consent: Consent, *, nonce: str) -> bytes:
     """HTML with one form."""
     about = [("Account", consent.account)]
     if consent.client_host is not None:
-        about.append(("The application's site", consent.client_host))
+        proven = "The application's site" if consent.client_host_proven else "It says that its site is"
+        about.append((proven, consent.client_host))
     about += [("You will be sent to", consent.redirect_host), ("It gets access to", ", ".join(consent.resources))]
     warning = f'<p class="warning">{escape(consent.redirect_warning)}</p>' if consent.redirect_warning else ""
     scopes = "".join(f"<li>{escape(scope)}</li>" for scope in consent.scopes)
