@@ -28,7 +28,7 @@ small { opacity: .75; }
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Consent:
     """What a user is asked. `scopes` are in words, `client_host` is where the client says it is from,
-    `client_host_proven` whether it has shown that by a document there, `redirect_host`
+    `client_host_proven` whether it has shown that by a document there or the application names it, `redirect_host`
     where the answer goes; `redirect_warning` says what is to be minded about that. `other_account` is the path to sign
     in as somebody else."""
 
