@@ -29,7 +29,7 @@ from .clients import Client, ClientDirectory
 from .endpoint import single
 from .errors import ConsentRequiredError, InvalidClientError, LoginRequiredError, OAuthError
 from .grants import GrantManager
-from .pages import Consent, Departure
+from .pages import Consent
 from .redirect_uris import is_loopback, is_private_scheme, redirect_host
 from .resources import OFFLINE_ACCESS, Resources
 
@@ -93,7 +93,7 @@ class AuthorizationEndpoint:
 
     async def begin(
         self, arguments: Mapping[str, Sequence[str]], found: Authenticated | None, browser: Secret
-    ) -> Redirect | Consent | Departure:
+    ) -> Redirect | Consent:
         """A new request. Client, redirect, PKCE, resource and scope are checked in this order. `found` is who is signed
         in by the browser's session cookie, `browser` the value of its cookie for this endpoint.
 
@@ -105,7 +105,7 @@ class AuthorizationEndpoint:
             request = read_request(query, client, redirect_uri, self._resources, browser=browser)
             self._check_silent(request, found)
         except (OAuthError, InvalidRequestError) as error:
-            return self._unasked(client.id, self._refused(redirect_uri, query.get("state"), error), error)
+            return self._refused(redirect_uri, query.get("state"), error)
         request_id = Secret.random().reveal()
         await self._kept.put(KIND, request_id, request.to_record(), self._clock.time() + REQUEST_TTL)
         await self._clients.used(client, granted=False)
@@ -129,9 +129,7 @@ class AuthorizationEndpoint:
 
     # -- the way to the decision -----------------------------------------------------------------------------------
 
-    async def resume(
-        self, request_id: str, found: Authenticated | None, browser: Secret | None
-    ) -> Redirect | Consent | Departure:
+    async def resume(self, request_id: str, found: Authenticated | None, browser: Secret | None) -> Redirect | Consent:
         """A stored request, when its user comes back from the provider. Raises `InvalidRequestError` for one that is
         unknown, too old, or another browser's."""
         request = await self._stored(request_id)
@@ -139,7 +137,7 @@ class AuthorizationEndpoint:
 
     async def _proceed(
         self, request: AuthorizationRequest, request_id: str, found: Authenticated | None, browser: Secret
-    ) -> Redirect | Consent | Departure:
+    ) -> Redirect | Consent:
         session = found.session if found is not None else None
         if found is None or session is None or session.state is not SessionState.ACTIVE:
             return await self._send_to_sign_in(request, request_id, session)
@@ -154,9 +152,7 @@ class AuthorizationEndpoint:
         if request.scopes and not scopes - {OFFLINE_ACCESS} and request.scopes != {OFFLINE_ACCESS}:
             await self._kept.delete(KIND, request_id)
             refusal = AccessDeniedError("The account has none of the scopes that were asked for.")
-            return self._unasked(
-                request.client_id, self._refused(request.redirect_uri, request.state, refusal), refusal
-            )
+            return self._refused(request.redirect_uri, request.state, refusal)
         return self._consent(request, request_id, session, scopes, browser)
 
     def _may_step_up(self, request: AuthorizationRequest, missing: frozenset[str]) -> bool:
@@ -284,14 +280,6 @@ class AuthorizationEndpoint:
     def _refused(self, redirect_uri: str, state: str | None, error: AuthError) -> Redirect:
         refusal: dict[str, Any] = {"error": error.code, "error_description": error.public_message, "state": state}
         return self._answer(redirect_uri, refusal)
-
-    def _unasked(self, client_id: str, refused: Redirect, error: AuthError) -> Redirect | Departure:
-        """A refusal that nobody was asked about. To a web site that anybody may have registered no link of ours leads
-        by itself (RFC 9700, section 4.11.2)."""
-        uri = refused.location
-        if self._clients.vouches_for(client_id) or is_loopback(uri) or is_private_scheme(uri):
-            return refused
-        return Departure(text=error.public_message, location=uri, host=redirect_host(uri))
 
     def _answer(self, redirect_uri: str, parameters: Mapping[str, str | None]) -> Redirect:
         return Redirect(redirect_location(redirect_uri, {**parameters, "iss": self._issuer}))

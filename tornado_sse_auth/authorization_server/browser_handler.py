@@ -14,7 +14,7 @@ from ..sessions.credentials import read_cookie
 from ..web.handler import ErrorAnswers
 from ..web.responses import Answer
 from .authorize import AuthorizationEndpoint, Redirect
-from .pages import Consent, Departure, consent_page, departure_page, page_policy, refusal_page
+from .pages import Consent, consent_page, page_policy, refusal_page
 
 __all__ = ["AuthorizationHandler"]
 
@@ -96,7 +96,7 @@ class AuthorizationHandler(ErrorAnswers, RequestHandler):
         )
         return browser
 
-    def _show(self, outcome: Redirect | Consent | Departure) -> None:
+    def _show(self, outcome: Redirect | Consent) -> None:
         if isinstance(outcome, Redirect):
             self.set_status(303)
             self.set_header("Location", outcome.location)
@@ -105,11 +105,7 @@ class AuthorizationHandler(ErrorAnswers, RequestHandler):
         nonce = secrets.token_urlsafe(16)
         for name, value in _page_headers(nonce).items():
             self.set_header(name, value)
-        if isinstance(outcome, Departure):
-            self.set_status(400)
-            self.finish(departure_page(outcome, nonce=nonce))
-        else:
-            self.finish(consent_page(outcome, nonce=nonce))
+        self.finish(consent_page(outcome, nonce=nonce))
 
     def write_answer(self, error: AuthError, answer: Answer) -> None:
         """A page: only a person comes here."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 
-__all__ = ["Consent", "Departure", "consent_page", "departure_page", "page_policy", "refusal_page"]
+__all__ = ["Consent", "consent_page", "page_policy", "refusal_page"]
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -43,16 +43,6 @@ class Consent:
     request_id: str
     csrf: str
     other_account: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Departure:
-    """An answer that only a person may take to a client's site: `text` says what went wrong, `location` is where the
-    answer goes, `host` its site."""
-
-    text: str
-    location: str
-    host: str
 
 
 def page_policy(nonce: str) -> str:
@@ -95,17 +85,6 @@ def refusal_page(text: str, *, reference: str, nonce: str) -> bytes:
         f"<h1>The application cannot be connected</h1><p>{escape(text)}</p>"
         "<p>Go back to the application and start again.</p>"
         f"<p><small>Request {escape(reference)}</small></p>",
-        nonce=nonce,
-    )
-
-
-def departure_page(departure: Departure, *, nonce: str) -> bytes:
-    """HTML with a link to the client's site."""
-    return _page(
-        "This did not work",
-        f"<h1>The application cannot be connected</h1><p>{escape(departure.text)}</p>"
-        f"<p>Whoever sent you here has a site at <strong>{escape(departure.host)}</strong>. Go there only if you know "
-        f'it.</p><p><a href="{escape(departure.location)}" rel="noreferrer">Go to {escape(departure.host)}</a></p>',
         nonce=nonce,
     )
 
