@@ -206,7 +206,11 @@ async def test_a_second_signal_ends_at_once(sample: Sample) -> None:
             await stack.enter_async_context(SSEClient(f"{sample.url}/events", bearer=sample.bearer)) for _ in range(50)
         ]
         sample.process.signal(signal.SIGTERM)
-        await streams[0].next("end")
+        ends = [asyncio.ensure_future(stream.next("end")) for stream in streams]
+        await asyncio.wait(ends, timeout=15, return_when=asyncio.FIRST_COMPLETED)
         sample.process.signal(signal.SIGTERM)
         assert await asyncio.to_thread(sample.process.wait, 15) == 1
+        for end in ends:
+            end.cancel()
+        await asyncio.gather(*ends, return_exceptions=True)
         assert not all(event.event == "end" for event in (stream.events[-1] for stream in streams))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Iterator
 
@@ -139,4 +140,23 @@ async def test_bodies_that_never_end_have_a_bound_together() -> None:
         assert (await client.post("/", content=b"x" * 900_000)).text == "900000"
         assert server.body_memory == 2_000_000
     server.stop()
+    await server.close_all_connections()
+
+
+class Hello(RequestHandler):
+    def get(self) -> None:
+        self.finish("hello")
+
+
+async def test_who_waits_to_be_accepted_as_the_server_stops_is_served() -> None:
+    """REL-19: a proxy has connected and sent its request; the kernel would reset both with the listening socket."""
+    server = BoundedHTTPServer(Application([("/", Hello)]))
+    (listener,) = bind_sockets(0, "127.0.0.1")
+    server.add_socket(listener)
+    with socket.create_connection(listener.getsockname(), timeout=10) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        server.stop()
+        answer = await asyncio.to_thread(client.makefile("rb").read)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"hello")
     await server.close_all_connections()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import resource
+import socket
 import sys
 from collections.abc import Awaitable
 from http.client import responses
@@ -54,6 +55,24 @@ class BoundedHTTPServer(HTTPServer):
         self._clock = SystemClock()
         self._turned_away = 0
         self._said_at = -QUIET
+
+    def stop(self) -> None:
+        """Stop listening. Connections that wait to be accepted are served first: the kernel would reset them with the
+        socket, and a proxy does not try a POST again that broke off."""
+        if not self._stopped:
+            for listener in self._sockets.values():
+                self._accept_waiting(listener)
+        super().stop()
+
+    def _accept_waiting(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                connection, address = listener.accept()
+            except ConnectionAbortedError:
+                continue
+            except OSError:  # none waits, or there is no descriptor for it
+                return
+            self._handle_connection(connection, address)
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Called by Tornado for each connection that it has accepted."""
