@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import random
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -28,7 +30,8 @@ Document = dict[str, Any]
 
 INDEXES = (IndexModel("ends_at", name="ends_at", expireAfterSeconds=0),)
 DUPLICATE_KEY = 11000
-ATTEMPTS = 20  # of a batch, while other processes append to the same channel
+ATTEMPTS = 200  # of a batch, while other processes append to the same channel; the bound of a call comes first
+LONGEST_STEP_BACK = 0.02  # seconds
 # The number of no event: this document says where a channel begins.
 BEGINNING = 0
 LAST = Int64(2**63 - 1)
@@ -140,7 +143,7 @@ class MongoEventLog(EventLog):
     async def _append(self, channel: str, entries: Sequence[Entry]) -> list[int]:
         numbers: list[int] = []
         with bounded():
-            for _ in range(ATTEMPTS):
+            for attempt in range(ATTEMPTS):
                 last, now = await self._place(channel)
                 rest = entries[len(numbers) :]
                 taken = await self._insert(channel, last, now, rest)
@@ -150,6 +153,8 @@ class MongoEventLog(EventLog):
                     await self._events.delete_many({"_id": _numbers(channel, BEGINNING + 1, last + taken - self._size)})
                 if len(numbers) == len(entries):
                     return numbers
+                if not taken:  # who lost steps back a random while: of many that are in step one might never win
+                    await asyncio.sleep(random.uniform(0, min(LONGEST_STEP_BACK, 0.0005 * 2 ** min(attempt, 10))))  # noqa: S311
         raise StoreUnavailableError(reason=f"too many processes publish to one channel: {ATTEMPTS} attempts failed")
 
     @property
