@@ -131,7 +131,7 @@ async def test_no_secret_is_anywhere_but_with_its_owner(
     assert canaries.seen_in(output) == set()
     assert canaries.seen_in(spilt) == set()
     assert canaries.seen_in(stored) == set()
-    assert len(statsd.packets) > 10
+    assert b"session.validate" in b"".join(statsd.packets)  # how many packets they travel in is the moment's affair
     assert canaries.seen_in(b"".join(statsd.packets).decode("latin-1")) == set()
     told = "".join(answer.text + str(answer.headers.multi_items()) for answer in visitor.answers)
     assert canaries.seen_in(told) >= {"cookie", "bearer", "state", "reauth"}  # with their owner: the search works
