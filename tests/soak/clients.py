@@ -1,18 +1,10 @@
-"""Every MCP client at work on two processes with tokens of four seconds, and the oldest transport on one."""
+"""Every MCP client at work with tokens of four seconds: on two processes, and on one, with the oldest transport."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tests.mcp.clients.deployment import (
-    ACCESS_TOKEN_TTL,
-    FOR_MCP_REMOTE_TTL,
-    HTTP_SSE,
-    KINDS,
-    MCP_REMOTE,
-    complaints,
-    deployed,
-)
+from tests.mcp.clients.deployment import HTTP_SSE, KINDS, complaints, deployed
 from tests.parts import mongod, provider
 from tests.soak.findings import Findings
 from tests.soak.soak import Soak
@@ -21,26 +13,23 @@ PROVIDER_TTL = 6
 
 
 async def run(soak: Soak) -> Findings:
-    """A third of the time each."""
+    """Half of the time over two processes, half at one."""
     findings = Findings(scenario=soak.scenario)
     await _work(soak, findings, KINDS, processes=2)
-    await _work(soak, findings, [MCP_REMOTE], processes=2, ttl=FOR_MCP_REMOTE_TTL)
-    await _work(soak, findings, [HTTP_SSE], processes=1)
+    await _work(soak, findings, [*KINDS, HTTP_SSE], processes=1)
     return findings
 
 
-async def _work(
-    soak: Soak, findings: Findings, kinds: Iterable[str], *, processes: int, ttl: int = ACCESS_TOKEN_TTL
-) -> None:
-    seconds = soak.seconds / 3
+async def _work(soak: Soak, findings: Findings, kinds: Iterable[str], *, processes: int) -> None:
+    seconds = soak.seconds / 2
+    place = "one process" if processes == 1 else f"{processes} processes"
     with mongod.replica_set(1) as servers, provider.running(access_ttl=PROVIDER_TTL) as judge:
-        async with deployed(judge, servers.uri, processes=processes, access_token_ttl=ttl) as deployment:
+        async with deployed(judge, servers.uri, processes=processes) as deployment:
             soak.begin()
             outcomes = await deployment.work(kinds, seconds)
             for name, outcome in outcomes.items():
-                findings.notes.append(
-                    f"{name}: {outcome.calls} calls, {len(outcome.failures)} failed, {outcome.sign_ins} sign-in"
-                )
+                made = f"{outcome.calls} calls, {len(outcome.failures)} failed, {outcome.sign_ins} sign-in"
+                findings.notes.append(f"{name}, {place}: {made}")
                 findings.failures += complaints(name, outcome, seconds)
             stats = await judge.stats()
             findings.refreshes += sum(stats.refreshes.values())

@@ -16,9 +16,6 @@ from tests.parts.round_robin import RoundRobin, round_robin
 from tests.parts.sample_server import SampleServer, sample_servers
 
 ACCESS_TOKEN_TTL = 4  # seconds, of our tokens
-# mcp-remote renews a token a minute before its end, and stops by itself after 20 renewals in half a minute: with tokens
-# of four seconds it would renew before every single call. These it uses for four seconds.
-FOR_MCP_REMOTE_TTL = 64
 KINDS: Mapping[str, Callable[[Order], Awaitable[Outcome]]] = {
     "Python SDK, 2026-07-28": python_sdk.modern,
     "Python SDK, 2025-11-25": python_sdk.legacy,
@@ -26,9 +23,9 @@ KINDS: Mapping[str, Callable[[Order], Awaitable[Outcome]]] = {
     "TypeScript SDK 2": programs.typescript_v2,
     "FastMCP": programs.fastmcp,
     "inspector": programs.inspector,
+    "mcp-remote": programs.mcp_remote,
 }
-HTTP_SSE = "Python SDK, HTTP+SSE"
-MCP_REMOTE = "mcp-remote"
+HTTP_SSE = "Python SDK, HTTP+SSE"  # of one process: a message must reach the one that has the stream
 
 
 @dataclass(frozen=True)
@@ -38,6 +35,7 @@ class Deployment:
     balancer: RoundRobin
     servers: list[SampleServer]
     provider: Provider
+    database: str
 
     @property
     def url(self) -> str:
@@ -57,7 +55,7 @@ class Deployment:
             )
             for name in names
         ]
-        clients = {**KINDS, HTTP_SSE: python_sdk.sse, MCP_REMOTE: programs.mcp_remote}
+        clients = {**KINDS, HTTP_SSE: python_sdk.sse}
         outcomes = await asyncio.gather(*(clients[name](order) for name, order in zip(names, orders, strict=True)))
         return dict(zip(names, outcomes, strict=True))
 
@@ -76,7 +74,7 @@ async def deployed(
         sample_servers(provider, [mongodb_uri] * processes, database, *options) as servers,
         round_robin([server.port for server in servers], port=port) as balancer,
     ):
-        yield Deployment(balancer, servers, provider)
+        yield Deployment(balancer, servers, provider, database)
 
 
 def complaints(name: str, outcome: Outcome, seconds: float) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ CALLS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("search_content", {"query": "stream"}),
 )
 PAUSE = 0.3  # seconds between the calls of one worker
+
+Caller = Callable[[str, dict[str, Any]], Awaitable[Any]]  # gives a result with `is_error`
 
 
 @dataclass
@@ -43,19 +46,33 @@ class Order:
         return f"{self.server}{self.path}"
 
 
-async def work(order: Order, outcome: Outcome, call: Callable[[str, dict[str, Any]], Awaitable[Any]]) -> None:
-    """Call tools in parallel until the time is over. `call` gives a result with `is_error`."""
+async def work(order: Order, outcome: Outcome, call: Caller) -> None:
+    """Call tools in parallel until the time is over, each worker at its own pace."""
     end = time.monotonic() + order.seconds
 
     async def worker(name: str, arguments: dict[str, Any]) -> None:
         while time.monotonic() < end:
-            outcome.calls += 1
-            try:
-                result = await call(name, arguments)
-                if result.is_error:
-                    outcome.failures.append(f"{name}: {result.content}")
-            except Exception as error:
-                outcome.failures.append(f"{name}: {error!r}")
+            await _one(outcome, call, name, arguments)
             await asyncio.sleep(PAUSE)
 
     await asyncio.gather(*(worker(name, arguments) for name, arguments in CALLS))
+
+
+async def work_in_rounds(order: Order, outcome: Outcome, call: Caller, seconds: float) -> None:
+    """Call all of them at once, and again `seconds` after that, until the time is over."""
+    start = time.monotonic()
+    for at in itertools.count(0.0, seconds):
+        await asyncio.sleep(start + at - time.monotonic())
+        if at >= order.seconds:
+            return
+        await asyncio.gather(*(_one(outcome, call, name, arguments) for name, arguments in CALLS))
+
+
+async def _one(outcome: Outcome, call: Caller, name: str, arguments: dict[str, Any]) -> None:
+    outcome.calls += 1
+    try:
+        result = await call(name, arguments)
+        if result.is_error:
+            outcome.failures.append(f"{name}: {result.content}")
+    except Exception as error:
+        outcome.failures.append(f"{name}: {error!r}")
