@@ -7,8 +7,8 @@ import logging
 import socket
 import threading
 from abc import ABC, abstractmethod
-from collections import deque
-from collections.abc import Iterable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -16,7 +16,17 @@ from statsd.client.base import StatsClientBase
 
 from .clock import Clock, SystemClock
 
-__all__ = ["COUNTERS", "GAUGES", "TARGETS", "TIMERS", "Metrics", "NullMetrics", "StatsDMetrics", "is_known"]
+__all__ = [
+    "COUNTERS",
+    "GAUGES",
+    "TARGETS",
+    "TIMERS",
+    "Metrics",
+    "NullMetrics",
+    "StatsDMetrics",
+    "is_known",
+    "over_target",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -63,16 +73,28 @@ def is_known(name: str, table: frozenset[str]) -> bool:
     return bool(member) and (name in table or family + dot in table)
 
 
+def over_target(name: str, timings: Sequence[float]) -> int:
+    """How many of `timings`, in seconds, took longer than the target of the timer `name`."""
+    target = TARGETS.get(name)
+    if target is None or max(timings) <= target:
+        return 0
+    return sum(seconds > target for seconds in timings)
+
+
 class Metrics(ABC):
     """A sink for measurements. Its methods neither wait nor raise, whatever became of the sink's other end."""
 
     __slots__ = ()
 
-    def timing(self, name: str, seconds: float) -> None:
-        """An operation took `seconds`; above its target it is also counted as `target.missed.<name>`."""
+    def timing(self, name: str, seconds: float, counted: str | None = None) -> None:
+        """An operation took `seconds`; above its target it is also counted as `target.missed.<name>`.
+
+        `counted`: the counter that goes with it. One call is what each request can afford.
+        """
         self.timer(name, seconds)
-        target = TARGETS.get(name)
-        if target is not None and seconds > target:
+        if counted is not None:
+            self.increment(counted)
+        if over_target(name, (seconds,)):
             self.increment("target.missed." + name)
 
     @abstractmethod
@@ -97,7 +119,7 @@ class NullMetrics(Metrics):
 
     __slots__ = ()
 
-    def timing(self, name: str, seconds: float) -> None:
+    def timing(self, name: str, seconds: float, counted: str | None = None) -> None:
         """Nothing."""
 
     def timer(self, name: str, seconds: float) -> None:
@@ -136,8 +158,8 @@ class StatsDMetrics(Metrics):
         self._client = _Client(prefix, self._datagrams)
         self._gauge_suffix = "" if instance is None else f".{instance}"
         # A request only leaves a note here; lines are made of the notes together, many at a time.
-        self._timings: list[tuple[str, float]] = []
-        self._counts: dict[str, int] = {}
+        self._timings: defaultdict[str, list[float]] = defaultdict(list)
+        self._counts: defaultdict[str, int] = defaultdict(int)
         self._gauges: dict[str, float] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -146,15 +168,22 @@ class StatsDMetrics(Metrics):
         """Metrics that could not be sent so far."""
         return self._datagrams.dropped
 
-    def timer(self, name: str, seconds: float) -> None:
+    def timing(self, name: str, seconds: float, counted: str | None = None) -> None:
         """Record a timing, in milliseconds as StatsD wants it."""
-        self._timings.append((name, seconds))
-        if self._timer is None or len(self._timings) >= self.TIMINGS:
-            self._arrange_flush()
+        timings = self._timings[name]
+        timings.append(seconds)
+        if counted is not None:
+            self._counts[counted] += 1
+        if self._timer is None or len(timings) >= self.TIMINGS:
+            self._arrange_flush(full=len(timings) >= self.TIMINGS)
+
+    def timer(self, name: str, seconds: float) -> None:
+        """The same."""
+        self.timing(name, seconds)
 
     def increment(self, name: str, count: int = 1) -> None:
         """Count."""
-        self._counts[name] = self._counts.get(name, 0) + count
+        self._counts[name] += count
         if self._timer is None:
             self._arrange_flush()
 
@@ -169,12 +198,12 @@ class StatsDMetrics(Metrics):
         self._flush()
         self._datagrams.close()
 
-    def _arrange_flush(self) -> None:
+    def _arrange_flush(self, *, full: bool = False) -> None:
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:  # nobody would flush later
             loop = None
-        if loop is None or self._datagrams.closed or len(self._timings) >= self.TIMINGS:
+        if loop is None or self._datagrams.closed or full:
             self._flush()
         else:
             self._timer = loop.call_later(self.DELAY, self._flush)
@@ -183,7 +212,11 @@ class StatsDMetrics(Metrics):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._client.timings(self._timings)
+        for name, timings in self._timings.items():
+            self._client.timings(name, timings)
+            missed = over_target(name, timings)
+            if missed:
+                self._counts["target.missed." + name] += missed
         for name, count in self._counts.items():
             self._client.incr(name, count)
         for name, value in self._gauges.items():
@@ -201,10 +234,10 @@ class _Client(StatsClientBase):  # type: ignore[misc]
         self._prefix = prefix
         self._send = datagrams.add
 
-    def timings(self, timings: Iterable[tuple[str, float]]) -> None:
+    def timings(self, name: str, timings: Sequence[float]) -> None:
         """In seconds. Written as `timing` would, without five calls for each of the many that there are."""
-        for name, seconds in timings:
-            self._send(f"{self._prefix}.{name}:{seconds * 1000.0:.6f}|ms")
+        line = f"{self._prefix}.{name}:".replace("%", "%%") + "%.6f|ms"
+        self._send("\n".join([line] * len(timings)) % tuple([seconds * 1000.0 for seconds in timings]))
 
     def pipeline(self) -> Any:
         raise NotImplementedError("lines are batched below this client")
@@ -221,7 +254,6 @@ class _Datagrams:
         self._target = (host, port)
         self._clock = clock
         self._lines: list[str] = []
-        self._size = 0
         self._waiting: deque[tuple[bytes, int]] = deque()
         self._sockets: dict[int, socket.socket] = {}
         self._address: tuple[int, Any] | None = None
@@ -231,15 +263,11 @@ class _Datagrams:
         self.dropped = 0
         self._resolve()
 
-    def add(self, line: str) -> None:
+    def add(self, lines: str) -> None:
         if self.closed:
-            self.dropped += 1
-            return
-        size = len(line) + 1
-        if self._size + size > self.SIZE:
-            self.flush()
-        self._lines.append(line)
-        self._size += size
+            self.dropped += _lines(lines)
+        else:
+            self._lines.append(lines)
 
     def flush(self) -> None:
         if self.closed:
@@ -247,9 +275,8 @@ class _Datagrams:
         if self._clock.monotonic() - self._resolved_at > self.RESOLVE_EACH:
             self._resolve()
         if self._lines:
-            self._waiting.append(("\n".join(self._lines).encode("utf-8", "replace"), len(self._lines)))
+            self._waiting.extend(self._packed("\n".join(self._lines)))
             self._lines.clear()
-            self._size = 0
         if self._address is None:
             while len(self._waiting) > self.WAITING:
                 self.dropped += self._waiting.popleft()[1]
@@ -267,6 +294,18 @@ class _Datagrams:
         for sock in self._sockets.values():
             sock.close()
         self._sockets.clear()
+
+    def _packed(self, lines: str) -> Iterator[tuple[bytes, int]]:
+        """As many lines to a datagram as fit, and how many they are."""
+        lines += "\n"
+        begin = 0
+        while begin < len(lines):
+            end = lines.rfind("\n", begin, begin + self.SIZE)
+            if end < 0:  # one that is longer than a datagram should be
+                end = lines.index("\n", begin)
+            packed = lines[begin:end]
+            yield packed.encode("utf-8", "replace"), _lines(packed)
+            begin = end + 1
 
     def _send(self, datagram: bytes, count: int) -> None:
         assert self._address is not None  # noqa: S101 - flush() has seen it
@@ -298,3 +337,7 @@ class _Datagrams:
             # IPv4 first: StatsD listens there by default, and nobody answers a datagram to say that it was in vain.
             family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
             self._address = (family, address)
+
+
+def _lines(text: str) -> int:
+    return text.count("\n") + 1

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .clock import Clock, SystemClock
-from .metrics import TARGETS, Metrics
+from .metrics import TARGETS, Metrics, over_target
 
 __all__ = ["Interval", "Observations", "TimerSummary"]
 
@@ -18,7 +19,7 @@ ENOUGH = 20
 # Buckets grow by a 16th of an octave: what is read from one is at most 2.2 % off.
 BUCKETS_AN_OCTAVE = 16
 SHORTEST = 1e-7
-NOTES = 250  # timings that wait to be taken in
+NOTES = 250  # timings of one name that wait to be taken in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,25 +64,24 @@ class _Histogram:
     __slots__ = ("buckets", "count", "longest", "over", "total")
 
     def __init__(self) -> None:
-        self.buckets: dict[int, int] = {}
+        self.buckets: Counter[int] = Counter()
         self.count = 0
         self.total = 0.0
         self.longest = 0.0
         self.over = 0
 
-    def take(self, seconds: float, target: float) -> None:
-        bucket = int(math.log2(seconds / SHORTEST) * BUCKETS_AN_OCTAVE) if seconds > SHORTEST else 0
-        self.buckets[bucket] = self.buckets.get(bucket, 0) + 1
-        self.count += 1
-        self.total += seconds
-        if seconds > self.longest:
-            self.longest = seconds
-        if seconds > target:
-            self.over += 1
+    def take(self, timings: Sequence[float], over: int) -> None:
+        log2 = math.log2
+        self.buckets.update(
+            [int(log2(seconds / SHORTEST) * BUCKETS_AN_OCTAVE) if seconds > SHORTEST else 0 for seconds in timings]
+        )
+        self.count += len(timings)
+        self.total += sum(timings)
+        self.longest = max(self.longest, *timings)
+        self.over += over
 
     def add(self, other: _Histogram) -> None:
-        for bucket, count in other.buckets.items():
-            self.buckets[bucket] = self.buckets.get(bucket, 0) + count
+        self.buckets.update(other.buckets)
         self.count += other.count
         self.total += other.total
         self.over += other.over
@@ -119,12 +119,18 @@ class _Histogram:
 class _Slot:
     """Ten seconds. A timing is only noted; notes become histograms together, which costs each of them far less."""
 
-    __slots__ = ("_timers", "counts", "noted")
+    __slots__ = ("_timers", "counted", "noted")
 
     def __init__(self) -> None:
-        self.counts: dict[str, int] = {}
-        self.noted: list[tuple[str, float]] = []
-        self._timers: dict[str, _Histogram] = {}
+        self.noted: defaultdict[str, list[float]] = defaultdict(list)
+        self.counted: defaultdict[str, int] = defaultdict(int)
+        self._timers: defaultdict[str, _Histogram] = defaultdict(_Histogram)
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """How often, by name."""
+        self.take_in()
+        return self.counted
 
     @property
     def timers(self) -> Mapping[str, _Histogram]:
@@ -134,11 +140,11 @@ class _Slot:
 
     def take_in(self) -> None:
         """Make histograms of what was noted."""
-        for name, seconds in self.noted:
-            histogram = self._timers.get(name)
-            if histogram is None:
-                histogram = self._timers[name] = _Histogram()
-            histogram.take(seconds, TARGETS.get(name, math.inf))
+        for name, timings in self.noted.items():
+            missed = over_target(name, timings)
+            if missed:
+                self.counted["target.missed." + name] += missed
+            self._timers[name].take(timings, missed)
         self.noted.clear()
 
 
@@ -162,23 +168,29 @@ class Observations(Metrics):
 
     # -- a sink ----------------------------------------------------------------------------------------------------
 
-    def timer(self, name: str, seconds: float) -> None:
+    def timing(self, name: str, seconds: float, counted: str | None = None) -> None:
         """Keep and pass on."""
-        self.sink.timer(name, seconds)
+        self.sink.timing(name, seconds, counted)
         if self._clock.monotonic() >= self._slot_ends:
             self._next_slot()
         slot = self._slot
-        slot.noted.append((name, seconds))
-        if len(slot.noted) >= NOTES:
+        timings = slot.noted[name]
+        timings.append(seconds)
+        if counted is not None:
+            slot.counted[counted] += 1
+        if len(timings) >= NOTES:
             slot.take_in()
+
+    def timer(self, name: str, seconds: float) -> None:
+        """The same."""
+        self.timing(name, seconds)
 
     def increment(self, name: str, count: int = 1) -> None:
         """Keep and pass on."""
         self.sink.increment(name, count)
         if self._clock.monotonic() >= self._slot_ends:
             self._next_slot()
-        counts = self._slot.counts
-        counts[name] = counts.get(name, 0) + count
+        self._slot.counted[name] += count
 
     def gauge(self, name: str, value: float) -> None:
         """Keep the newest and pass on."""
@@ -190,6 +202,7 @@ class Observations(Metrics):
         self.sink.close()
 
     def _next_slot(self) -> None:
+        self._slot.take_in()
         index = self._index()
         for old in [known for known in self._slots if known <= index - SLOTS]:
             del self._slots[old]

@@ -45,15 +45,16 @@ async def test_metrics_travel_many_to_a_datagram(statsd: socket.socket) -> None:
     for _ in range(500):
         sink.increment("stream.opened")
         sink.timing("token.exchange", 0.25)
-    sink.timing("session.validate", 0.051)
+    sink.timing("session.validate", 0.051, "session.validate.hit")
     sink.gauge("stream.open", 6)
     sink.gauge("stream.open", 7)
-    received = await datagrams(statsd, 505)
+    received = await datagrams(statsd, 506)
     lines = Counter(b"\n".join(received).split(b"\n"))
     assert lines == {
         b"here.token.exchange:250.000000|ms": 500,
         b"here.stream.opened:250|c": 2,  # as often as the timings fill a batch
         b"here.session.validate:51.000000|ms": 1,
+        b"here.session.validate.hit:1|c": 1,
         b"here.target.missed.session.validate:1|c": 1,
         b"here.stream.open.2:7|g": 1,
     }
@@ -141,10 +142,11 @@ def test_a_name_outside_the_table_fails_in_tests() -> None:
     sink.increment("stream.closed.slow_consumer")
     sink.increment("auth.error.invalid_token")
     sink.gauge("check.store", 2)
-    sink.timing("token.refresh", 0.2)
+    sink.timing("token.refresh", 0.2, "token.refresh.success")
     assert sink.counters == {
         "stream.closed.slow_consumer": 1,
         "auth.error.invalid_token": 1,
+        "token.refresh.success": 1,
         "target.missed.token.refresh": 1,
     }
     for misuse in (

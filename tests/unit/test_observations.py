@@ -16,7 +16,7 @@ def test_percentiles_are_those_of_the_samples_and_the_sink_sees_all() -> None:
     source = random.Random(7)
     samples = [source.lognormvariate(-5.0, 1.0) for _ in range(5000)]
     for seconds in samples:
-        observations.timing("session.validate", seconds)
+        observations.timing("session.validate", seconds, "session.validate.hit")
     seen = observations.timing_of("session.validate")
     hundredths = statistics.quantiles(samples, n=100, method="inclusive")
     for found, percent in ((seen.p50, 50), (seen.p95, 95), (seen.p99, 99)):
@@ -26,7 +26,8 @@ def test_percentiles_are_those_of_the_samples_and_the_sink_sees_all() -> None:
     assert abs(seen.mean - statistics.mean(samples)) < 1e-9
     assert seen.over_target == sum(seconds > TARGETS["session.validate"] for seconds in samples)
     assert sink.timings == [("session.validate", seconds) for seconds in samples]
-    assert sink.counters["target.missed.session.validate"] == seen.over_target
+    counted = {"session.validate.hit": 5000, "target.missed.session.validate": seen.over_target}
+    assert observations.counts() == sink.counters == counted
 
 
 def test_a_target_is_judged_from_twenty_samples_on() -> None:
