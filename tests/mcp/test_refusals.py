@@ -196,6 +196,32 @@ async def test_foreign_pages_and_hosts_are_refused_before_anything_is_read(runni
 PATHS = {"/mcp": "POST", "/sse": "GET", "/messages": "POST"}
 
 
+async def test_pages_of_allowed_origins_are_clients_too() -> None:
+    """A preflight needs no token and may name any header, a tool's own `Mcp-Param-*` too; the page can read what tells
+    a client how to go on. All this for `allowed_origins` alone."""
+    page = "https://inspector.example"
+    wanted = "authorization,content-type,mcp-param-region,mcp-protocol-version"
+    async with serving(build, allowed_origins=[page]) as running:
+        _, ann = await running.sign_in()
+        for path in PATHS:
+            ask = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": wanted}
+            nobody = running.client(None).http
+            asked = await nobody.options(path, headers={"Origin": page, **ask})
+            assert (asked.status_code, asked.content) == (204, b"")
+            assert asked.headers["Access-Control-Allow-Origin"] == page
+            assert asked.headers["Access-Control-Allow-Headers"] == wanted
+            stranger = await nobody.options(path, headers={"Origin": "https://evil.example", **ask})
+            assert stranger.status_code == 403
+            assert "Access-Control-Allow-Origin" not in stranger.headers
+        request = ann.modern("tools/list")
+        for client, status in ((ann, 200), (running.client(None), 401)):
+            read = await client.http.request(**{**request, "headers": request["headers"] | {"Origin": page}})
+            assert read.status_code == status
+            assert read.headers["Access-Control-Allow-Origin"] == page
+            exposed = set(read.headers["Access-Control-Expose-Headers"].split(", "))
+            assert exposed >= {"Mcp-Session-Id", "WWW-Authenticate", "MCP-Protocol-Version", "Retry-After"}
+
+
 @pytest.mark.parametrize("path", PATHS)
 async def test_every_path_answers_by_the_error_table(path: str) -> None:
     """Status, code and challenge of each row, on each path; where the body is a request, in a JSON-RPC message."""

@@ -17,6 +17,7 @@ from mcp.shared.inbound import X_MCP_HEADER_KEY
 from mcp_types import CallToolRequestParams, SubscriptionsListenRequestParams
 from mcp_types.jsonrpc import INVALID_PARAMS
 
+from ..errors import ConfigurationError
 from ..middleware import SSEAuthenticationMiddleware
 from ..sessions.requirements import NO_REQUIREMENTS
 from ..web.guards import PeerLimiter
@@ -37,8 +38,6 @@ from .tracing import trace_where_collected
 
 __all__ = ["MCPEndpoint"]
 
-HANDSHAKES_A_MINUTE = 120  # of one user: each leaves a session in the store
-
 
 class MCPEndpoint:
     """Serves an `mcp` server object, the SDK's `MCPServer` or low-level `Server`, to clients of any revision::
@@ -48,7 +47,9 @@ class MCPEndpoint:
         application = Application([*endpoint.routes(), *auth.routes()], sse_auth=auth)
 
     `requires` says by method and name (or URI template) what a request asks of its user, as `requires()` in the `meta`
-    of a tool does: the only way for a low-level server. Raises `ConfigurationError` for a rule of another kind.
+    of a tool does: the only way for a low-level server. `max_sessions_per_user` are sessions of the 2025 revisions that
+    one user has in the store, beyond which the one used longest ago ends; `max_handshakes` those that a user begins in
+    a minute. Raises `ConfigurationError` for a rule of another kind, or a limit that is not above zero.
 
     What such an object keeps to its process is shared by all that have the store: `bus`, where changes are published,
     is an `EventLogBus` where the server has none of its own, and the `requestState` that clients carry is sealed with
@@ -62,7 +63,11 @@ class MCPEndpoint:
         auth: SSEAuthenticationMiddleware,
         requires: Mapping[tuple[str, str], Mapping[str, Any]] | None = None,
         bus: SubscriptionBus | None = None,
+        max_sessions_per_user: int = 1000,
+        max_handshakes: int = 120,
     ) -> None:
+        if max_sessions_per_user <= 0 or max_handshakes <= 0:
+            raise ConfigurationError("max_sessions_per_user and max_handshakes must be above zero")
         self.auth = auth
         self.server: Server[Any] = server._lowlevel_server if isinstance(server, MCPServer) else server
         self.rules = AccessRules(server, requires or {}, auth.options.subscription_levels)
@@ -77,11 +82,11 @@ class MCPEndpoint:
         if isinstance(server, MCPServer):
             self._refuse_unknown_tools(server)
         self.standing = StandingStreams(self.bus, self.rules, auth.options.subscription_levels)
-        self.sessions = LiveSessions(auth, self.make_runner)
+        self.sessions = LiveSessions(auth, self.make_runner, max_sessions_per_user=max_sessions_per_user)
         self.sse_peers: dict[str, SSEPeer] = {}
         self.calls = CallsBySession()
         auth.sessions.watch.add(self.calls)
-        self.handshakes = PeerLimiter(HANDSHAKES_A_MINUTE, auth.clock)
+        self.handshakes = PeerLimiter(max_handshakes, auth.clock)
         add_session_methods(self.server)
         self._lifespan: Lifespan | None = None
         self._in_headers: dict[str, tuple[Mapping[str, Any], bool]] = {}

@@ -1,16 +1,16 @@
-"""What every MCP handler does alike: authenticate, answer errors as JSON-RPC, let pages of known origins in."""
+"""What every MCP handler does alike: say who asks, check what a request needs, answer errors as JSON-RPC."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
 from mcp_types.jsonrpc import ErrorData, JSONRPCRequest, RequestId
-from tornado.web import Finish, HTTPError, RequestHandler
+from tornado.web import HTTPError, RequestHandler
 
 from ..errors import AuthError, InsufficientScopeError, RequestTooLargeError
 from ..identity import UserContext
@@ -34,10 +34,6 @@ S = TypeVar("S", bound=EventStream)
 MAX_BODY = 4 * 1024 * 1024
 MAX_UNKNOWN = 64 * 1024
 MAX_HANDSHAKE = 64 * 1024
-EXPOSED = "Mcp-Session-Id, WWW-Authenticate, MCP-Protocol-Version, Retry-After"
-ALLOWED = (
-    "Authorization, Content-Type, Accept, Last-Event-ID, Mcp-Session-Id, MCP-Protocol-Version, Mcp-Method, Mcp-Name"
-)
 NO_CLIENT = "session"  # for credentials of a session's own, which no client was registered for
 
 
@@ -46,48 +42,13 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
 
     sign_in_redirect = False
     max_body = MAX_BODY
-    methods = "POST, OPTIONS"
+    exposed_headers = ("Mcp-Session-Id", "MCP-Protocol-Version")
     exchange: Exchange | None = None
     peer: Peer | None = None
 
     def initialize(self, endpoint: MCPEndpoint) -> None:
         """Tornado hands over what stands in the rule."""
         self.endpoint = endpoint
-
-    def prepare(self) -> Awaitable[None]:
-        """Authenticate, but for a preflight, which browsers send without any credential."""
-        if self.request.method == "OPTIONS":
-            self.identify_request()
-            self.sse_auth.guard.check_host(self.request)
-            self.sse_auth.guard.check_origin(self.request)
-            self._allow_preflight()
-            raise Finish
-        return super().prepare()
-
-    def _set_safe_headers(self) -> None:
-        super()._set_safe_headers()
-        origin = self.request.headers.get("Origin")
-        if origin is not None:
-            self.set_header("Vary", "Origin")
-            if origin in self.sse_auth.options.allowed_origins:
-                self.set_header("Access-Control-Allow-Origin", origin)
-                self.set_header("Access-Control-Expose-Headers", EXPOSED)
-
-    def _allow_preflight(self) -> None:
-        self.set_status(204)
-        self.set_header("Access-Control-Allow-Methods", self.methods)
-        # Names of Mcp-Param-* are the tools' own, so what is asked for is what is allowed, if it is of that form.
-        asked = self.request.headers.get("Access-Control-Request-Headers", "").split(",")
-        parameters = [name.strip() for name in asked if name.strip().lower().startswith("mcp-param-")]
-        self.set_header("Access-Control-Allow-Headers", ", ".join([ALLOWED, *parameters]))
-        self.set_header("Access-Control-Max-Age", "600")
-        self.clear_header("Content-Type")
-
-    def not_here(self, methods: str) -> None:
-        """Answer 405: the path exists, and knows other methods."""
-        self.set_header("Allow", methods)
-        self.set_status(405)
-        self.finish()
 
     def check_content(self, *accepted: str) -> None:
         """Raises `HTTPError` 415 for a body that is no JSON, 406 for a client that does not take what we send."""

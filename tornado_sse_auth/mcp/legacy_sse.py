@@ -66,7 +66,6 @@ class SSEHandler(MCPHandler):
     """The stream: first the URI that takes messages, then messages."""
 
     resource = "/sse"
-    methods = "GET, OPTIONS"
 
     async def get(self) -> None:
         """Runs until the client goes, or its session ends."""
@@ -93,7 +92,6 @@ class MessagesHandler(MCPHandler):
     """Where the client posts; what is answered comes on its stream."""
 
     resource = "/sse"
-    methods = "POST, OPTIONS"
 
     async def post(self) -> None:
         """One message. Raises `AuthError`."""

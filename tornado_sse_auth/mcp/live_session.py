@@ -91,7 +91,7 @@ class LiveSession(Peer):
         await self._change(lambda session: replace(session, uris=session.uris | uris if on else session.uris - uris))
 
     async def _change(self, change: Callable[[MCPSession], MCPSession]) -> None:
-        changed = await self._records.change(self.session.key, change)
+        changed = await self._records.change(self.session, change)
         if changed is None:
             raise NotFoundError("There is no such MCP session.")
         self.session = changed

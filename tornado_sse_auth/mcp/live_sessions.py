@@ -25,8 +25,10 @@ class LiveSessions:
     """Finds sessions in the store and keeps those that are in use. One whose process died is taken up by the next that
     is asked for it: what the client said at the beginning is stored."""
 
-    def __init__(self, auth: SSEAuthenticationMiddleware, make_runner: MakeRunner) -> None:
-        self.records = SessionRecords(auth.kept, auth.clock, auth.options.idle_ttl)
+    def __init__(
+        self, auth: SSEAuthenticationMiddleware, make_runner: MakeRunner, *, max_sessions_per_user: int
+    ) -> None:
+        self.records = SessionRecords(auth.kept, auth.clock, auth.options.idle_ttl, max_sessions_per_user)
         self._auth = auth
         self._make_runner = make_runner
         self._live: OrderedDict[str, LiveSession] = OrderedDict()  # the one used last is last
@@ -41,7 +43,7 @@ class LiveSessions:
         now = self._auth.clock.monotonic()
         live = self._live.get(key)
         if live is None or live.ended or now - live.checked_at > TRUSTED_FOR:
-            session = await self.records.find(key)
+            session = await self.records.find(owner[0], key)
             live = self._live.get(key)
             if session is None:
                 if live is not None:
@@ -61,7 +63,7 @@ class LiveSessions:
 
     async def end(self, live: LiveSession) -> None:
         """The client has ended it: everywhere within a second."""
-        await self.records.end(live.session.key)
+        await self.records.end(live.session)
         await live.announce("ended")
         await self._forget(live)
 
@@ -84,7 +86,7 @@ class LiveSessions:
             self._spawn(self._read_again(live))
 
     async def _read_again(self, live: LiveSession) -> None:
-        session = await self.records.find(live.session.key)
+        session = await self.records.find(live.session.owner[0], live.session.key)
         if session is None:
             await self._forget(live)
         elif session.version >= live.session.version:

@@ -14,12 +14,11 @@ from ..clock import Clock
 from ..errors import StoreUnavailableError
 from ..stores.base import KeptRecord, KeptRecords
 
-__all__ = ["MCPSession", "SessionRecords", "session_key"]
+__all__ = ["MCPSession", "SessionRecords", "session_key", "session_kind"]
 
 KIND = "mcp-session"
-KEEP = 100_000  # sessions in all; beyond, those that were not used for longest go
-TRIM_EACH = 256
 ATTEMPTS = 8
+NOTED_EACH = 3600.0  # seconds in which a use is written once, and a twentieth of its life where that is shorter
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,15 +41,22 @@ def session_key(session_id: str) -> str:
     return hashlib.sha256(session_id.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+def session_kind(user_id: str) -> str:
+    """The kind of the records of one user's sessions (security best practices, "Session Hijacking": stored by user and
+    session)."""
+    return f"{KIND}:{hashlib.sha256(user_id.encode()).hexdigest()}"
+
+
 class SessionRecords:
-    """The sessions in the store; each lives until it was not used for `ttl` seconds. Methods may raise
+    """The sessions in the store, each user's by themselves: nobody's number or key reaches another's. Each lives until
+    it was not used for `ttl` seconds; of one user's the `keep` used last live. Methods may raise
     `StoreUnavailableError`."""
 
-    def __init__(self, kept: KeptRecords, clock: Clock, ttl: float) -> None:
+    def __init__(self, kept: KeptRecords, clock: Clock, ttl: float, keep: int) -> None:
         self._kept = kept
         self._clock = clock
         self._ttl = ttl
-        self._created = 0
+        self._keep = keep
 
     async def create(
         self, owner: tuple[str, str], protocol_version: str, client: InitializeRequestParams
@@ -66,38 +72,40 @@ class SessionRecords:
             version=1,
             expires_at=expires_at,
         )
-        await self._kept.put(KIND, session.key, _document(session), expires_at)
-        self._created += 1
-        if self._created % TRIM_EACH == 0:
-            await self._kept.trim(KIND, keep=KEEP, expiring_before=expires_at)
+        kind = session_kind(owner[0])
+        await self._kept.put(kind, session.key, _document(session), expires_at)
+        await self._kept.trim(kind, keep=self._keep, expiring_before=expires_at)
         return session_id, session
 
-    async def find(self, key: str) -> MCPSession | None:
-        """The session, or None: unknown, ended, expired. Counts as use, once in a twentieth of its life."""
-        record = await self._kept.get(KIND, key)
+    async def find(self, user_id: str, key: str) -> MCPSession | None:
+        """The user's session, or None: unknown, ended, expired. Counts as use."""
+        kind = session_kind(user_id)
+        record = await self._kept.get(kind, key)
         if record is None:
             return None
         session = _session(key, record)
-        if session.expires_at - self._clock.time() < self._ttl * 0.95:
-            expires_at = self._clock.time() + self._ttl
-            if await self._kept.replace(KIND, key, record.value, expires_at, version=record.version):
-                session = replace(session, version=session.version + 1, expires_at=expires_at)
+        expires_at = self._clock.time() + self._ttl
+        if expires_at - session.expires_at > min(NOTED_EACH, self._ttl * 0.05) and await self._kept.replace(
+            kind, key, record.value, expires_at, version=record.version
+        ):
+            session = replace(session, version=session.version + 1, expires_at=expires_at)
         return session
 
-    async def change(self, key: str, change: Callable[[MCPSession], MCPSession]) -> MCPSession | None:
+    async def change(self, session: MCPSession, change: Callable[[MCPSession], MCPSession]) -> MCPSession | None:
         """Read, change, write; again when somebody else wrote. None where the session has ended."""
+        kind, key = session_kind(session.owner[0]), session.key
         for _ in range(ATTEMPTS):
-            record = await self._kept.get(KIND, key)
+            record = await self._kept.get(kind, key)
             if record is None:
                 return None
             changed = change(_session(key, record))
-            if await self._kept.replace(KIND, key, _document(changed), record.expires_at, version=record.version):
+            if await self._kept.replace(kind, key, _document(changed), record.expires_at, version=record.version):
                 return replace(changed, version=record.version + 1)
         raise StoreUnavailableError(reason=f"an MCP session was written by others {ATTEMPTS} times")
 
-    async def end(self, key: str) -> None:
+    async def end(self, session: MCPSession) -> None:
         """Remove the session."""
-        await self._kept.delete(KIND, key)
+        await self._kept.delete(session_kind(session.owner[0]), session.key)
 
 
 def _document(session: MCPSession) -> dict[str, Any]:

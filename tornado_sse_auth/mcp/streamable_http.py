@@ -32,7 +32,6 @@ class StreamableHTTPHandler(StatefulHandler):
     `_meta`, selects 2026-07-28; anything else is older."""
 
     resource = "/mcp"
-    methods = "GET, POST, DELETE, OPTIONS"
 
     async def post(self) -> None:
         """One message from the client."""
@@ -50,14 +49,14 @@ class StreamableHTTPHandler(StatefulHandler):
     async def get(self) -> None:
         """A stream of the 2025 revisions; nothing in 2026-07-28."""
         if is_modern(self.request.headers.get(MCP_PROTOCOL_VERSION_HEADER), {}):
-            self.not_here("POST, OPTIONS")
+            self._only_post()
         else:
             await self.get_stateful()
 
     async def delete(self) -> None:
         """The end of a session of the 2025 revisions; nothing in 2026-07-28."""
         if is_modern(self.request.headers.get(MCP_PROTOCOL_VERSION_HEADER), {}):
-            self.not_here("POST, OPTIONS")
+            self._only_post()
         else:
             await self.delete_stateful()
 
@@ -68,6 +67,11 @@ class StreamableHTTPHandler(StatefulHandler):
             self.exchange.abandon()
 
     # -- 2026-07-28 ------------------------------------------------------------------------------------------------
+
+    def _only_post(self) -> None:
+        self.set_header("Allow", "POST")
+        self.set_status(405)
+        self.finish()
 
     async def _modern(self, message: Message, document: dict[str, Any]) -> None:
         if isinstance(message, JSONRPCNotification):
