@@ -1,9 +1,10 @@
-"""Imports between the modules of tornado_sse_auth point only to lower layers."""
+"""Imports between the modules of tornado_sse_auth point only to lower layers, and inside a folder never in a ring."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,45 @@ def violations(root: Path) -> list[str]:
     return found
 
 
+def ring(root: Path) -> list[str]:
+    """Modules that import one another, each the next one, be it for a type checker alone; none where there are none."""
+    modules = {path.relative_to(root).with_suffix("").parts: path for path in root.rglob("*.py")}
+    graph = {}
+    for module, path in modules.items():
+        if path.stem in EXEMPT or module[0] in DATA_ONLY:
+            continue
+        graph[".".join(module)] = {
+            ".".join(target[:length])
+            for _, target in imported_modules(path, root)
+            for length in (len(target), len(target) - 1)
+            if target[:length] in modules and target[:length] != module and target[0] == module[0]
+        }
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 def test_imports_follow_the_layers() -> None:
     assert violations(PACKAGE) == []
+    assert ring(PACKAGE) == []
+
+
+def test_a_ring_is_seen(tmp_path: Path) -> None:
+    sources = {
+        "a.py": "if TYPE_CHECKING:\n    from .b import B",
+        "b.py": "from ..errors import AuthError\nfrom .c import C",
+        "c.py": "from . import d",
+        "d.py": "",
+    }
+    folder = tmp_path / "pkg" / "streams"
+    folder.mkdir(parents=True)
+    for name, source in sources.items():
+        (folder / name).write_text(source)
+    assert ring(tmp_path / "pkg") == []
+    (folder / "d.py").write_text("def f():\n    from .a import A")
+    assert {module.rpartition(".")[2] for module in ring(tmp_path / "pkg")} == {"a", "b", "c", "d"}
 
 
 def test_every_folder_initializer_only_re_exports() -> None:

@@ -94,7 +94,7 @@ async def test_the_sdks_client_of_that_time() -> None:
             with pytest.raises(MCPError) as refused:
                 await session.call_tool("secret")
             assert refused.value.data["error"] == "insufficient_scope"
-        await until(lambda: not running.endpoint.sse_peers)
+        await until(lambda: not running.endpoint.hosted.sse_peers)
 
 
 async def test_the_stream_is_its_owners_and_ends_with_the_session() -> None:
@@ -135,7 +135,7 @@ async def test_the_stream_is_its_owners_and_ends_with_the_session() -> None:
             assert await stream.rest() == []
             assert stream.events[1:] == ["message"] * 3
         await until(lambda: "ended" in fixture.log)
-        await until(lambda: not running.endpoint.sse_peers and not len(running.auth.registry))
+        await until(lambda: not running.endpoint.hosted.sse_peers and not len(running.auth.registry))
 
 
 async def _endpoint(stream: MessageStreamReader) -> str:

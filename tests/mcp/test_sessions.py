@@ -351,4 +351,4 @@ async def test_a_call_without_a_listener_ends_with_what_allowed_it(
     else:
         await other.auth.sessions.revoke(made.id)
     await until(lambda: fixture.log == ["waits", "cancelled"])
-    await until(lambda: not one.endpoint.calls.session_ids())
+    await until(lambda: not one.endpoint.hosted.calls.session_ids())

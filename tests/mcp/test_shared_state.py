@@ -106,7 +106,7 @@ async def test_what_an_application_chose_stays() -> None:
         return MCPServer("chosen", request_state_security=policy, subscriptions=EventLogBus(auth.events, "mine"))
 
     async with serving(chosen) as running:
-        server = running.endpoint.server
+        server = running.endpoint.hosted.server
         assert any(getattr(part, "_security", None) is policy for part in server.middleware)
         assert isinstance(running.endpoint.bus, EventLogBus)
         assert running.endpoint.bus._channel.endswith(":mine")

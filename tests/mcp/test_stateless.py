@@ -210,8 +210,8 @@ async def test_listening(running: Running) -> None:
         assert last["id"] == "a"
         assert last["result"]["resultType"] == "complete"
         assert set(anns.events) == {"message"}
-        assert len(running.endpoint.listening) == 1
-    await until(lambda: len(running.endpoint.listening) == len(running.auth.registry) == 0)
+        assert len(running.endpoint.hosted.listening) == 1
+    await until(lambda: len(running.endpoint.hosted.listening) == len(running.auth.registry) == 0)
 
 
 async def test_a_stream_ends_at_once_with_what_it_needs(running: Running) -> None:

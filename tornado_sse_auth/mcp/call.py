@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mcp.shared.message import ServerMessageMetadata
 from mcp_types.jsonrpc import JSONRPCRequest
@@ -22,13 +22,12 @@ from ..errors import (
 from ..events import EventLog
 from ..streams.event import chunk, encode_retry
 from ..streams.reasons import CloseReason
+from .calls_by_session import CallsBySession
 from .live_session import LiveSession
 from .message_stream import HEADERS_WITHIN, MessageStream
 from .messages import encode, error_message, event
+from .responder import Responder
 from .served_request import CANCELLED, ServedRequest
-
-if TYPE_CHECKING:
-    from .handler import MCPHandler
 
 __all__ = ["RESPONSE", "Call", "event_id"]
 
@@ -49,21 +48,26 @@ class Call(ServedRequest):
     stream, each of whose messages is in the log before it is sent. `over`: the connection is not needed any more."""
 
     def __init__(
-        self, live: LiveSession, handler: MCPHandler, request: JSONRPCRequest, headers: Mapping[str, str]
+        self,
+        live: LiveSession,
+        responder: Responder,
+        calls: CallsBySession,
+        request: JSONRPCRequest,
+        headers: Mapping[str, str],
     ) -> None:
-        super().__init__(live, handler, request, headers)
+        super().__init__(live, responder, request, headers)
         self.stream_id = secrets.token_urlsafe(9)
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.refusal: AuthError | None = None
         self._live = live
-        self._found = handler.authenticated
-        self._calls = handler.endpoint.calls
-        self._events: EventLog = handler.sse_auth.events
-        self._handler: MCPHandler | None = handler
+        self._found = responder.authenticated
+        self._calls = calls
+        self._events: EventLog = responder.sse_auth.events
+        self._responder: Responder | None = responder
         self._polling = live.protocol_version >= POLLING_SINCE
         if self._polling:
             self.message_metadata = ServerMessageMetadata(
-                request_context=handler.request,
+                request_context=responder.request,
                 close_sse_stream=self.close_stream,
                 close_standalone_sse_stream=self.close_standing,
             )
@@ -103,7 +107,7 @@ class Call(ServedRequest):
 
     def detach(self) -> None:
         """The connection is gone, or is used no more; the request goes on."""
-        self._handler = None
+        self._responder = None
         if not self.over.done():
             self.over.set_result(None)
 
@@ -143,13 +147,13 @@ class Call(ServedRequest):
     async def _answer(self, message: dict[str, Any] | None) -> None:
         if self._logged and message is not None:
             await self._write(message, RESPONSE)
-        elif self._handler is not None and self.refusal is None and self._stream is None:
+        elif self._responder is not None and self.refusal is None and self._stream is None:
             if message is None:
                 message = error_message(self.request_id, CANCELLED)
-            if self._handler.prefers_events:
+            if self._responder.prefers_events:
                 self._open(event(encode(message)))
             if self._stream is None:
-                self._handler.answer(message)
+                self._responder.answer(message)
         if self._stream is not None:
             self._stream.close()
 
@@ -172,17 +176,17 @@ class Call(ServedRequest):
         self._open(first)
 
     def _open(self, first: bytes) -> None:
-        handler = self._handler
-        if handler is None:
+        responder = self._responder
+        if responder is None:
             return
-        stream = handler.make_stream(MessageStream)
+        stream = responder.make_stream(MessageStream)
         stream.first = first
         try:
             stream.open()
         except (RateLimitedError, UnavailableError):
-            handler.forget_stream()  # the answer is in the log, and here it is JSON
+            responder.forget_stream()  # the answer is in the log, and here it is JSON
         except AuthError as error:
-            handler.forget_stream()
+            responder.forget_stream()
             self.refusal = error
             self.stop()
         else:
@@ -196,8 +200,8 @@ class Call(ServedRequest):
         if stream is not None:
             with contextlib.suppress(StreamEnded):
                 await stream.put(chunk(event(encoded, None if n is None else event_id(self.stream_id, n))))
-        elif kind == RESPONSE and self._handler is not None:
-            self._handler.answer(message)
+        elif kind == RESPONSE and self._responder is not None:
+            self._responder.answer(message)
 
     async def _log(self, text: str, kind: str) -> int | None:
         """The event's number, or None where it could not be kept: it is still worth sending."""

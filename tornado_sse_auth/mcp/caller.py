@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from mcp.shared.exceptions import MCPError
 
 from ..errors import AuthError, ConfigurationError
 from ..identity import Secret, UserContext
+from ..sessions.requirements import Requirements
+from .message_stream import MessageStream
 from .messages import ACCESS_REFUSED
+from .peer import Peer
 
-if TYPE_CHECKING:
-    from .handler import MCPHandler
+__all__ = ["AccessRefused", "Caller", "current_caller", "current_user", "require", "upstream_access_token"]
 
-__all__ = ["AccessRefused", "current_handler", "current_user", "require", "upstream_access_token"]
 
-_handler: ContextVar[MCPHandler | None] = ContextVar("mcp_handler", default=None)
+class Caller(Protocol):
+    """What runs for a request may ask of the handler that took it. `peer` is None in 2026-07-28; `requirements` are
+    what the user must have for as long as a stream of this request is open."""
+
+    peer: Peer | None
+    requirements: Requirements
+
+    @property
+    def user(self) -> UserContext:
+        """As of now."""
+        ...
+
+    @property
+    def subscription_levels(self) -> tuple[str, ...]:
+        """From lowest to highest."""
+        ...
+
+    def require(self, *, scopes: Iterable[str], permissions: Iterable[str], subscription: str | None) -> None:
+        """Raises `ForbiddenError`."""
+
+    async def upstream_access_token(self, *, min_ttl: float) -> Secret:
+        """Raises `AuthError`."""
+        ...
+
+    def listen(self, acknowledgment: Mapping[str, Any]) -> MessageStream:
+        """A stream that begins with this and stays open. Raises `MCPError` where the transport has none."""
+        ...
+
+
+_caller: ContextVar[Caller | None] = ContextVar("mcp_caller", default=None)
 
 
 class AccessRefused(MCPError):  # noqa: N818 - the SDK's name for the base says what it is
@@ -29,17 +59,17 @@ class AccessRefused(MCPError):  # noqa: N818 - the SDK's name for the base says 
         self.auth_error = error
 
 
-def enter(handler: MCPHandler) -> None:
-    """From here on, in this task and what it starts, the caller is that of `handler`'s request."""
-    _handler.set(handler)
+def enter(caller: Caller) -> None:
+    """From here on, in this task and what it starts, this is the caller."""
+    _caller.set(caller)
 
 
-def current_handler() -> MCPHandler:
-    """The handler of the request that is being served. Raises `ConfigurationError` outside of one."""
-    handler = _handler.get()
-    if handler is None:
+def current_caller() -> Caller:
+    """Who is behind the request that is being served. Raises `ConfigurationError` outside of one."""
+    caller = _caller.get()
+    if caller is None:
         raise ConfigurationError("there is no MCP request here: call it from a tool, resource or prompt")
-    return handler
+    return caller
 
 
 def current_user() -> UserContext:
@@ -47,8 +77,7 @@ def current_user() -> UserContext:
 
     Raises `ConfigurationError` outside of a call.
     """
-    user: UserContext = current_handler().user
-    return user
+    return current_caller().user
 
 
 def require(*, scopes: Iterable[str] = (), permissions: Iterable[str] = (), subscription: str | None = None) -> None:
@@ -57,7 +86,7 @@ def require(*, scopes: Iterable[str] = (), permissions: Iterable[str] = (), subs
     What lacks ends the call with the right answer by itself, the same that a declared requirement gives.
     """
     try:
-        current_handler().require(scopes=scopes, permissions=permissions, subscription=subscription)
+        current_caller().require(scopes=scopes, permissions=permissions, subscription=subscription)
     except AuthError as error:
         raise AccessRefused(error) from error
 
@@ -70,6 +99,6 @@ async def upstream_access_token(*, min_ttl: float = 30.0) -> Secret:
     provider is away.
     """
     try:
-        return await current_handler().upstream_access_token(min_ttl=min_ttl)
+        return await current_caller().upstream_access_token(min_ttl=min_ttl)
     except AuthError as error:
         raise AccessRefused(error) from error

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from ..identity import Session
 from ..sessions.cache import Authenticated
-
-if TYPE_CHECKING:
-    from .call import Call
+from .peer import Underway
 
 __all__ = ["CallsBySession"]
 
@@ -19,10 +16,10 @@ class CallsBySession:
     streams are."""
 
     def __init__(self) -> None:
-        self._calls: dict[str, dict[Call, str | None]] = {}
+        self._calls: dict[str, dict[Underway, str | None]] = {}
         self._versions: dict[str, int] = {}
 
-    def add(self, call: Call, found: Authenticated) -> None:
+    def add(self, call: Underway, found: Authenticated) -> None:
         """The call has begun, with what `found` says."""
         session = found.session
         if not session.stored:  # of a bearer that nobody here can revoke
@@ -30,7 +27,7 @@ class CallsBySession:
         self._calls.setdefault(session.id, {})[call] = found.credential.grant
         self._versions[session.id] = max(session.version, self._versions.get(session.id, 0))
 
-    def remove(self, call: Call, found: Authenticated) -> None:
+    def remove(self, call: Underway, found: Authenticated) -> None:
         """It is over."""
         of_session = self._calls.get(found.session.id, {})
         of_session.pop(call, None)

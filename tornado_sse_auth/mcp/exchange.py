@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 from mcp.server.connection import Connection
@@ -25,9 +25,7 @@ from .caller import AccessRefused
 from .message_stream import HEADERS_WITHIN, MessageStream
 from .messages import ACCESS_REFUSED, encode, error_message, event, notification, progress_params, result_message
 from .refusals import refusal
-
-if TYPE_CHECKING:
-    from .handler import MCPHandler
+from .responder import Responder
 
 __all__ = ["Exchange"]
 
@@ -36,15 +34,15 @@ _ENDED = ErrorData(code=ACCESS_REFUSED, message="The server ended this stream; t
 
 class Exchange:
     """The kernel's dispatch context (`mcp.shared.dispatcher.DispatchContext`) of one HTTP request, served in the
-    handler's own task. When the client goes, or the stream is ended from our side, that task is cancelled."""
+    task of its handler. When the client goes, or the stream is ended from our side, that task is cancelled."""
 
     can_send_request = False
 
-    def __init__(self, handler: MCPHandler, request: JSONRPCRequest, headers: Mapping[str, str]) -> None:
+    def __init__(self, responder: Responder, request: JSONRPCRequest, headers: Mapping[str, str]) -> None:
         self.transport = TransportContext(kind="streamable-http", can_send_request=False, headers=headers)
         self.request_id = request.id
-        self.message_metadata = ServerMessageMetadata(request_context=handler.request)
-        self._handler = handler
+        self.message_metadata = ServerMessageMetadata(request_context=responder.request)
+        self._responder = responder
         self._request = request
         self._progress_token = progress_token_from_params(request.params)
         self._task = asyncio.current_task()
@@ -125,7 +123,7 @@ class Exchange:
                 raise self._refusal
             return
         if self._stream is None:
-            self._handler.answer(message, status)
+            self._responder.answer(message, status)
         elif self._over is None:
             self._stream.write(chunk(event(encode(message))))
             self._stream.close()
@@ -174,19 +172,19 @@ class Exchange:
         if self._stream is None:
             raise refused
         document = {"error": refused.code, "error_description": refused.public_message}
-        return refusal(request, refused, document, public_url=self._handler.sse_auth.options.public_url), 200
+        return refusal(request, refused, document, public_url=self._responder.sse_auth.options.public_url), 200
 
     def _open(self, kind: type[MessageStream], first: bytes) -> MessageStream | None:
         """None, with the reason in `_refusal`, where there may be no stream: a user with too many of them still gets
         the result, one whose session has ended gets nothing."""
-        stream = self._handler.make_stream(kind)
+        stream = self._responder.make_stream(kind)
         stream.first = first
         stream.last = encode(error_message(self.request_id, _ENDED))
         stream.on_end = self.abandon
         try:
             stream.open()
         except AuthError as error:
-            self._handler.forget_stream()
+            self._responder.forget_stream()
             self._refusal = error
             if not isinstance(error, RateLimitedError | UnavailableError):
                 self.abandon()

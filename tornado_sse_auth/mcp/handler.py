@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
 
 from mcp.server.auth.middleware.auth_context import auth_context_var
 from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 from mcp.server.auth.provider import AccessToken
-from mcp_types.jsonrpc import ErrorData, JSONRPCRequest, RequestId
+from mcp.shared.exceptions import MCPError
+from mcp_types.jsonrpc import INVALID_REQUEST, ErrorData, JSONRPCRequest, RequestId
 from tornado.web import HTTPError, RequestHandler
 
 from ..errors import AuthError, InsufficientScopeError, RequestTooLargeError
 from ..identity import UserContext
-from ..sessions.requirements import Requirements
+from ..sessions.requirements import NO_REQUIREMENTS, Requirements
 from ..streams import EventStream
 from ..web.mixin import SSEAuthMixin
 from ..web.responses import Answer
 from .caller import enter
+from .hosted_server import HostedServer
+from .message_stream import MessageStream
 from .messages import UnreadableMessage, encode, error_message, read_message
+from .peer import Peer
 from .refusals import ScopeOutOfReachError, refusal, refusal_status
-
-if TYPE_CHECKING:
-    from .endpoint import MCPEndpoint
-    from .exchange import Exchange
-    from .peer import Peer
 
 __all__ = ["MCPHandler"]
 
@@ -43,12 +42,11 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
     sign_in_redirect = False
     max_body = MAX_BODY
     exposed_headers = ("Mcp-Session-Id", "MCP-Protocol-Version")
-    exchange: Exchange | None = None
     peer: Peer | None = None
 
-    def initialize(self, endpoint: MCPEndpoint) -> None:
+    def initialize(self, hosted: HostedServer) -> None:
         """Tornado hands over what stands in the rule."""
-        self.endpoint = endpoint
+        self.hosted = hosted
 
     def check_content(self, *accepted: str) -> None:
         """Raises `HTTPError` 415 for a body that is no JSON, 406 for a client that does not take what we send."""
@@ -112,14 +110,24 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
         )
         auth_context_var.set(AuthenticatedUser(token))
 
+    @property
+    def subscription_levels(self) -> tuple[str, ...]:
+        """From lowest to highest."""
+        return self.sse_auth.options.subscription_levels
+
+    def check_access(self, method: str, params: Mapping[str, Any] | None) -> None:
+        """Raises `ForbiddenError` for what the user lacks, before anything is dispatched; a stream that is opened for
+        the request ends when it lacks later."""
+        needed = self.hosted.rules.needed(method, params)
+        if needed is not NO_REQUIREMENTS:
+            self.demand(needed)
+
     def demand(self, needed: Requirements) -> None:
         """Ask this of the user, now and for as long as a stream of this request is open. Raises `ForbiddenError`: with
         a challenge for scopes only where the client can get them."""
-        auth = self.sse_auth
-        rules = self.endpoint.rules
-        self.requirements = rules.both(self.requirements, needed)
+        self.requirements = self.hosted.rules.both(self.requirements, needed)
         try:
-            needed.check(self.user, auth.options.subscription_levels)
+            needed.check(self.user, self.subscription_levels)
         except InsufficientScopeError as error:
             missing = needed.scopes - self.user.scopes
             if self._out_of_reach(missing):
@@ -141,6 +149,10 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
         if found.grant is None or offered is None:
             return False  # a credential that our server did not give to a client: 403 as anywhere else
         return not missing <= set(offered) or bool(missing & found.grant.refused - found.session.scopes)
+
+    def listen(self, acknowledgment: Mapping[str, Any]) -> MessageStream:
+        """Raises `MCPError`: streams that only listen are one transport's."""
+        raise MCPError(INVALID_REQUEST, "subscriptions/listen needs a request of its own")
 
     def make_stream(self, kind: type[S]) -> S:
         """A stream of this request, not yet open."""

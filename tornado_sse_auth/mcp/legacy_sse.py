@@ -3,52 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-from collections.abc import Mapping
 from typing import Any
 
 from mcp_types.jsonrpc import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 
-from ..errors import ForbiddenError, InvalidRequestError, NotFoundError, StreamEnded
-from ..streams.event import chunk
+from ..errors import ForbiddenError, InvalidRequestError, NotFoundError
 from ..web.guards import single_arguments
 from .handler import MCPHandler
 from .handshake import Silent, shake_hands
 from .message_stream import MessageStream
-from .messages import Message, UnreadableMessage, encode, event, read_message
-from .peer import MakeRunner, Peer
+from .messages import Message, UnreadableMessage, read_message
 from .refusals import refusal
 from .served_request import ServedRequest
+from .sse_peer import SSEPeer
 
-__all__ = ["MessagesHandler", "SSEHandler", "SSEPeer"]
-
-REVISION = "2024-11-05"
-
-
-class SSEPeer(Peer):
-    """A client with an open `/sse` stream in this process, which carries everything that is said to it."""
-
-    def __init__(self, make_runner: MakeRunner, session_id: str, owner: tuple[str, str]) -> None:
-        super().__init__(make_runner, session_id=session_id, protocol_version=REVISION)
-        self.owner = owner
-        self.protocol_version = REVISION
-        self.log_level = None
-        self.uris = frozenset()
-
-    async def say(self, message: Mapping[str, Any]) -> None:
-        """Send a message, when there is room."""
-        if self.standing is not None:
-            with contextlib.suppress(StreamEnded):
-                await self.standing.put(chunk(event(encode(message))))
-
-    async def set_level(self, level: str) -> None:
-        """For as long as the stream is open."""
-        self.log_level = level
-
-    async def watch(self, uri: str, *, on: bool) -> None:
-        """For as long as the stream is open."""
-        self.uris = self.uris | {uri} if on else self.uris - {uri}
+__all__ = ["MessagesHandler", "SSEHandler"]
 
 
 class _Request(ServedRequest):
@@ -70,20 +40,20 @@ class SSEHandler(MCPHandler):
     async def get(self) -> None:
         """Runs until the client goes, or its session ends."""
         self.check_accept("text/event-stream")
-        endpoint = self.endpoint
-        await endpoint.lifespan()
+        hosted = self.hosted
+        await hosted.lifespan()
         session_id = secrets.token_urlsafe(32)
         stream = self.make_stream(MessageStream)
         stream.first = f"event: endpoint\ndata: /messages?session_id={session_id}\n\n".encode()
-        peer = SSEPeer(endpoint.make_runner, session_id, (self.user.user_id, self.client_id))
+        peer = SSEPeer(hosted.make_runner, session_id, (self.user.user_id, self.client_id))
         try:
             async with stream:
-                endpoint.sse_peers[session_id] = peer
-                endpoint.standing.add(stream, peer)
+                hosted.sse_peers[session_id] = peer
+                hosted.standing.add(stream, peer)
                 await asyncio.get_running_loop().create_future()
         finally:
-            endpoint.sse_peers.pop(session_id, None)
-            endpoint.standing.remove(stream)
+            hosted.sse_peers.pop(session_id, None)
+            hosted.standing.remove(stream)
             peer.end()
             await peer.close()
 
@@ -99,7 +69,7 @@ class MessagesHandler(MCPHandler):
         session_id = single_arguments(self.request, "session_id").get("session_id")
         if session_id is None:
             raise InvalidRequestError("The parameter session_id is missing: open /sse first.")
-        self.peer = peer = self.endpoint.sse_peers.get(session_id)
+        self.peer = peer = self.hosted.sse_peers.get(session_id)
         if peer is None or peer.owner != (self.user.user_id, self.client_id):
             raise NotFoundError("There is no such stream in this process.")
         try:
@@ -128,7 +98,7 @@ class MessagesHandler(MCPHandler):
             await peer.say(handshake.answer)
             return
         try:
-            self.endpoint.check_access(self, request.method, request.params)
+            self.check_access(request.method, request.params)
         except ForbiddenError as error:
             # On this transport clients look at the stream only: an answer to the POST would leave them waiting.
             document = {"error": error.code, "error_description": error.public_message}

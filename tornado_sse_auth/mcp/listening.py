@@ -23,7 +23,7 @@ from pydantic import BaseModel
 from ..errors import ForbiddenError
 from ..sessions.requirements import NO_REQUIREMENTS, Requirements
 from .access import AccessRules
-from .caller import current_handler
+from .caller import current_caller
 from .message_stream import MessageStream
 from .messages import encode
 from .subscribed import check_watched
@@ -55,32 +55,30 @@ class Listening:
         self, ctx: ServerRequestContext[Any, Any], params: SubscriptionsListenRequestParams
     ) -> SubscriptionsListenResult:
         """Acknowledge and register; the result is sent when the stream ends. Raises `MCPError`."""
-        handler = current_handler()
-        exchange = handler.exchange
-        if exchange is None or ctx.request_id is None:
+        caller = current_caller()
+        if ctx.request_id is None:
             raise MCPError(INVALID_REQUEST, "subscriptions/listen needs a request of its own")
         check_watched(params.notifications.resource_subscriptions or ())
         honored, needed = self._honored(params.notifications)
-        handler.requirements = handler.requirements | needed
+        caller.requirements = caller.requirements | needed
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
         acknowledged = SubscriptionsAcknowledgedNotification(
             params=SubscriptionsAcknowledgedNotificationParams(notifications=honored, _meta=meta)
         )
-        stream = exchange.listen(_wire(acknowledged))
+        stream = caller.listen(_wire(acknowledged))
         interest = _Interest(honored, frozenset(honored.resource_subscriptions or ()), ctx.request_id)
         self._add(stream, interest)
         return SubscriptionsListenResult(_meta=meta)
 
     def _honored(self, asked: SubscriptionFilter) -> tuple[SubscriptionFilter, Requirements]:
         """What the user may be told of, and what that takes: a stream whose user loses it ends."""
-        handler = current_handler()
-        levels = handler.sse_auth.options.subscription_levels
+        caller = current_caller()
         allowed: list[str] = []
         needed = NO_REQUIREMENTS
         for uri in asked.resource_subscriptions or ():
             rule = self._rules.resource(uri)
             try:
-                rule.check(handler.user, levels)
+                rule.check(caller.user, caller.subscription_levels)
             except ForbiddenError:
                 continue
             allowed.append(uri)

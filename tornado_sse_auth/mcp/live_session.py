@@ -6,7 +6,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mcp_types.jsonrpc import JSONRPCError, JSONRPCNotification, JSONRPCResponse
 
@@ -16,12 +16,16 @@ from .messages import UnreadableMessage, encode, read_message
 from .peer import MakeRunner, Peer
 from .session_records import MCPSession, SessionRecords
 
-if TYPE_CHECKING:
-    from .call import Call
-
 __all__ = ["STANDALONE", "LiveSession"]
 
 STANDALONE = "0"  # the stream that belongs to no request
+
+
+class OpenStream(Protocol):
+    """The answer to a request, as long as its connection is open."""
+
+    def give_way(self) -> None:
+        """Another connection reads it from now on."""
 
 
 class LiveSession(Peer):
@@ -44,7 +48,7 @@ class LiveSession(Peer):
         self.used_at = 0.0
         self.ended = False
         self.on_changed: Callable[[LiveSession], None] | None = None
-        self.streams: dict[str, Call] = {}
+        self.streams: dict[str, OpenStream] = {}
         self._records = records
         self._events = events
         self._unsubscribe = events.subscribe(self._inbox, self._on_news)

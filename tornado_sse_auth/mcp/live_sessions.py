@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import NotFoundError
+from ..middleware import SSEAuthenticationMiddleware
 from .live_session import LiveSession
 from .peer import MakeRunner
 from .session_records import MCPSession, SessionRecords, session_key
-
-if TYPE_CHECKING:
-    from ..middleware import SSEAuthenticationMiddleware
 
 __all__ = ["LiveSessions"]
 

@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from mcp.server.connection import Connection
 from mcp.server.runner import ServerRunner, aclose_shielded
@@ -19,10 +19,7 @@ from ..streams.reasons import CloseReason
 from .message_stream import MessageStream
 from .messages import notification
 
-if TYPE_CHECKING:
-    from .served_request import ServedRequest
-
-__all__ = ["MakeRunner", "Peer"]
+__all__ = ["MakeRunner", "Peer", "Underway"]
 
 PATIENCE = 3600.0  # seconds in which a client must answer a question, where the asker sets no time
 _PROCESS = os.urandom(6).hex()  # questions of several processes to one client must differ
@@ -30,6 +27,21 @@ _numbers = itertools.count(1)
 
 MakeRunner = Callable[[Connection], ServerRunner[Any]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Underway(Protocol):
+    """A request of the client's that is being served."""
+
+    task: asyncio.Task[None] | None
+
+    def cancel(self) -> None:
+        """The client wants it no more."""
+
+    def shut_down(self) -> None:
+        """This process can go on with it no more."""
+
+    def stop(self) -> None:
+        """Its session, or its user's right to it, is over: no word more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +61,7 @@ class Peer:
     uris: frozenset[str]
 
     def __init__(self, make_runner: MakeRunner, *, session_id: str | None, protocol_version: str) -> None:
-        self.calls: dict[RequestId, ServedRequest] = {}
+        self.calls: dict[RequestId, Underway] = {}
         self.standing: MessageStream | None = None
         self._questions: dict[RequestId, _Question] = {}
         self._tasks: set[asyncio.Future[Any]] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import anyio
 from mcp.server.runner import modern_error_data
@@ -21,9 +21,7 @@ from .logging_level import is_wanted
 from .messages import error_message, notification, progress_params, result_message
 from .peer import Peer
 from .refusals import refusal
-
-if TYPE_CHECKING:
-    from .handler import MCPHandler
+from .responder import Responder
 
 __all__ = ["CANCELLED", "ServedRequest"]
 
@@ -33,16 +31,16 @@ _SHUT_DOWN = ErrorData(code=INTERNAL_ERROR, message="The server was shut down be
 
 class ServedRequest:
     """The kernel's dispatch context (`mcp.shared.dispatcher.DispatchContext`). Abstract: `_send` and `_finish` are the
-    transport's. The task inherits the caller of the handler that made it."""
+    transport's. The task inherits the caller of the request that made it."""
 
-    def __init__(self, peer: Peer, handler: MCPHandler, request: JSONRPCRequest, headers: Mapping[str, str]) -> None:
+    def __init__(self, peer: Peer, responder: Responder, request: JSONRPCRequest, headers: Mapping[str, str]) -> None:
         self.transport = TransportContext(kind="streamable-http", can_send_request=True, headers=headers)
         self.request_id = request.id
-        self.message_metadata = ServerMessageMetadata(request_context=handler.request)
+        self.message_metadata = ServerMessageMetadata(request_context=responder.request)
         self.task: asyncio.Task[None] | None = None
         self._peer = peer
-        self._public_url = handler.sse_auth.options.public_url
-        self._limit = handler.sse_auth.options.max_streams_per_user
+        self._public_url = responder.sse_auth.options.public_url
+        self._limit = responder.sse_auth.options.max_streams_per_user
         self._request = request
         self._progress_token = progress_token_from_params(request.params)
         self._cancel_requested: anyio.Event | None = None

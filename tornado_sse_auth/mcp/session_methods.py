@@ -10,7 +10,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import EmptyResult, SetLevelRequestParams, SubscribeRequestParams, UnsubscribeRequestParams
 from mcp_types.jsonrpc import METHOD_NOT_FOUND
 
-from .caller import current_handler
+from .caller import current_caller
 from .peer import Peer
 from .subscribed import check_watched
 
@@ -44,7 +44,7 @@ def add_session_methods(server: Server[Any]) -> None:
 
 
 def _peer() -> Peer:
-    peer = current_handler().peer
+    peer = current_caller().peer
     if peer is None:
         raise MCPError(METHOD_NOT_FOUND, "Method not found")
     return peer

@@ -55,7 +55,7 @@ class StatefulHandler(MCPHandler):
     async def delete_stateful(self) -> None:
         """The client is done with its session. Raises `AuthError`."""
         live = await self._session()
-        await self.endpoint.sessions.end(live)
+        await self.hosted.sessions.end(live)
         self.set_status(204)
         self.finish()
 
@@ -69,29 +69,29 @@ class StatefulHandler(MCPHandler):
         session_id = self.request.headers.get(SESSION_HEADER)
         if session_id is None:
             raise InvalidRequestError(f"The header {SESSION_HEADER} is missing: begin with initialize.")
-        sessions = self.endpoint.sessions
-        await self.endpoint.lifespan()
+        sessions = self.hosted.sessions
+        await self.hosted.lifespan()
         self.peer = live = await sessions.find(session_id, self.owner)
         return live
 
     async def _shake_hands(self, request: JSONRPCRequest) -> None:
         self.check_handshake()
-        self.endpoint.handshakes.hit(self.user.user_id)
+        self.hosted.handshakes.hit(self.user.user_id)
         self.enter()
-        runner = await self.endpoint.runner()
+        runner = await self.hosted.runner()
         handshake = await shake_hands(runner, request, Silent(self.lowercase_headers(), self.request, request.id))
         connection = handshake.connection
         if connection is not None and connection.client_params is not None:
-            session_id, _ = await self.endpoint.sessions.records.create(
+            session_id, _ = await self.hosted.sessions.records.create(
                 self.owner, connection.protocol_version, connection.client_params
             )
             self.set_header(SESSION_HEADER, session_id)
         self.answer(handshake.answer)
 
     async def _serve(self, live: LiveSession, request: JSONRPCRequest) -> None:
-        self.endpoint.check_access(self, request.method, request.params)
+        self.check_access(request.method, request.params)
         self.enter()
-        self.call = call = Call(live, self, request, self.lowercase_headers())
+        self.call = call = Call(live, self, self.hosted.calls, request, self.lowercase_headers())
         call.start()
         await call.over
         if call.refusal is not None and not self._finished and not self._headers_written:
@@ -107,15 +107,15 @@ class StatefulHandler(MCPHandler):
             await live.receive(message)
 
     async def _stand(self, live: LiveSession, after: int | None) -> None:
-        endpoint, events, channel = self.endpoint, self.sse_auth.events, live.channel(STANDALONE)
+        standing, events, channel = self.hosted.standing, self.sse_auth.events, live.channel(STANDALONE)
         # In the log this has a place among the messages: those before it are an earlier stream's, which then ends.
         opened = await events.publish(channel, "", event=OPENED)
         async with self.make_stream(MessageStream) as stream:
-            endpoint.standing.add(stream, live)
+            standing.add(stream, live)
             try:
                 await stand(stream, events, channel, STANDALONE, opened, after)
             finally:
-                endpoint.standing.remove(stream)
+                standing.remove(stream)
 
     async def _resume(self, live: LiveSession, name: str, after: int) -> None:
         await live.announce("resumed", name)

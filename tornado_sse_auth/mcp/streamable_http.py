@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from mcp.shared.inbound import (
@@ -18,6 +19,7 @@ from mcp_types.jsonrpc import HEADER_MISMATCH, INVALID_REQUEST, ErrorData, JSONR
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from .exchange import Exchange
+from .message_stream import MessageStream
 from .messages import Message, UnreadableMessage, read_message
 from .stateful import StatefulHandler
 
@@ -32,6 +34,7 @@ class StreamableHTTPHandler(StatefulHandler):
     `_meta`, selects 2026-07-28; anything else is older."""
 
     resource = "/mcp"
+    exchange: Exchange | None = None
 
     async def post(self) -> None:
         """One message from the client."""
@@ -59,6 +62,10 @@ class StreamableHTTPHandler(StatefulHandler):
             self._only_post()
         else:
             await self.delete_stateful()
+
+    def listen(self, acknowledgment: Mapping[str, Any]) -> MessageStream:
+        """For `subscriptions/listen`. Raises `AuthError`."""
+        return super().listen(acknowledgment) if self.exchange is None else self.exchange.listen(acknowledgment)
 
     def on_connection_close(self) -> None:
         """The client has gone, and so it cancels."""
@@ -93,11 +100,11 @@ class StreamableHTTPHandler(StatefulHandler):
         if isinstance(route, InboundLadderRejection):
             self._reject(route, message)
             return
-        self.endpoint.check_access(self, message.method, message.params)
+        self.check_access(message.method, message.params)
         self.enter()
         self.exchange = Exchange(self, message, headers)
         try:
-            await self.exchange.serve(self.endpoint.server, route, await self.endpoint.lifespan())
+            await self.exchange.serve(self.hosted.server, route, await self.hosted.lifespan())
         finally:
             self.exchange = None  # they know one another: what a request leaves behind must not wait for a collection
 
@@ -111,7 +118,7 @@ class StreamableHTTPHandler(StatefulHandler):
         if isinstance(route, InboundLadderRejection) or message.method != "tools/call":
             return route
         params = message.params or {}
-        schema = self.endpoint.repeated_in_headers(params.get("name"))
+        schema = self.hosted.repeated_in_headers(params.get("name"))
         arguments = params.get("arguments") or {}
         if schema is None or not isinstance(arguments, dict):
             return route

@@ -70,7 +70,7 @@ class StreamRegistry:
         self._on_last = on_last
         self._max_streams = options.max_streams or _descriptor_room()
         self._size = 0
-        self._groups: dict[str, SessionStreams] = {}
+        self._groups: dict[str, SessionStreams[EventStream]] = {}
         self._users: Counter[str] = Counter()
         tick = min(TICK, options.heartbeat / 4)
         self._wheel: HeartbeatWheel[EventStream] = HeartbeatWheel(options.heartbeat, tick)
@@ -166,7 +166,7 @@ class StreamRegistry:
         if self._users[user.user_id] >= self._options.max_streams_per_user:
             raise TooManyStreamsError(reason=f"{user.user_id} has {self._users[user.user_id]} streams")
 
-    def add(self, stream: EventStream, session: Session) -> SessionStreams:
+    def add(self, stream: EventStream, session: Session) -> SessionStreams[EventStream]:
         """Register a stream before its first byte. Raises what `admit` raises, and `InvalidTokenError`,
         `ForbiddenError`, `ReauthorizationRequiredError` where the session changed since the request was authenticated.
         """
@@ -197,7 +197,7 @@ class StreamRegistry:
         self._metrics.increment("stream.opened")
         return group
 
-    def remove(self, stream: EventStream, group: SessionStreams) -> None:
+    def remove(self, stream: EventStream, group: SessionStreams[EventStream]) -> None:
         """Forget a stream that has just ended; it is watched until its response has left."""
         group.streams.pop(stream, None)
         self._size -= 1
@@ -261,7 +261,7 @@ class StreamRegistry:
             for stream in tuple(group.streams):
                 stream.end(reason)
 
-    def _objection(self, stream: EventStream, group: SessionStreams) -> str | None:
+    def _objection(self, stream: EventStream, group: SessionStreams[EventStream]) -> str | None:
         if self._lost_credential(stream, group.session):
             return CloseReason.REVOKED
         try:
@@ -283,7 +283,7 @@ class StreamRegistry:
             return True
         return stream.parent is not None and session.credential(stream.parent) is None
 
-    def _notify(self, group: SessionStreams, event: str, data: dict[str, object]) -> None:
+    def _notify(self, group: SessionStreams[EventStream], event: str, data: dict[str, object]) -> None:
         for stream in tuple(group.streams):
             stream.notify(event, data)
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import Generic, Protocol, TypeVar
 
 from ..identity import Session, UserContext
-
-if TYPE_CHECKING:
-    from .stream import EventStream
 
 __all__ = ["SessionStreams"]
 
 
-class SessionStreams:
+class Scoped(Protocol):
+    """A stream: `scopes` are those of the grant's token that opened it, None for all of the session's."""
+
+    scopes: frozenset[str] | None
+
+
+S = TypeVar("S", bound=Scoped)
+
+
+class SessionStreams(Generic[S]):
     """The open streams of one session in this process, with the session's newest version."""
 
     __slots__ = ("_news", "session", "streams", "user")
@@ -21,10 +27,10 @@ class SessionStreams:
     def __init__(self, session: Session) -> None:
         self.session = session
         self.user: UserContext = session.user_context()
-        self.streams: dict[EventStream, None] = {}
+        self.streams: dict[S, None] = {}
         self._news: asyncio.Event | None = None
 
-    def user_of(self, stream: EventStream) -> UserContext:
+    def user_of(self, stream: S) -> UserContext:
         """The user as this stream may see it: the token of a grant may be good for less than the session."""
         return self.user if stream.scopes is None else self.session.user_context(stream.scopes)
 

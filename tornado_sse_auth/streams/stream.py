@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Protocol, Self
 
 from tornado.web import RequestHandler
 
@@ -16,16 +16,41 @@ from ..sessions.requirements import NO_REQUIREMENTS, Requirements
 from .event import HEARTBEAT, chunk, encode, encode_comment, encode_retry
 from .reasons import CloseReason
 from .response import StreamResponse
-
-if TYPE_CHECKING:
-    from .hub import ChannelHub
-    from .registry import StreamRegistry
-    from .session_streams import SessionStreams
+from .session_streams import SessionStreams
 
 __all__ = ["EventStream"]
 
 YIELD_AFTER = 65_536  # bytes sent without a wait before the loop gets its turn
 NEWS_WITHIN = 1.0  # seconds in which a process hears of another's write
+
+
+class Registry(Protocol):
+    """What a stream needs of `StreamRegistry`, which owns it. `now` is monotonic, of the last tick."""
+
+    max_buffer: int
+    grace: float
+    now: float
+
+    def add(self, stream: EventStream, session: Session) -> SessionStreams[EventStream]:
+        """Register a stream before its first byte. Raises `AuthError`."""
+        ...
+
+    def remove(self, stream: EventStream, group: SessionStreams[EventStream]) -> None:
+        """It has ended."""
+
+    def release(self, stream: EventStream) -> None:
+        """Its response is out."""
+
+    def retry(self) -> float:
+        """Seconds after which a client should return."""
+        ...
+
+
+class Hub(Protocol):
+    """What a stream needs of `ChannelHub`."""
+
+    async def follow(self, stream: EventStream, channel: str) -> None:
+        """Send it the events of a channel. Raises `StreamEnded`."""
 
 
 class EventStream:
@@ -74,8 +99,8 @@ class EventStream:
         session: Session,
         credential: bytes | None,
         requirements: Requirements = NO_REQUIREMENTS,
-        registry: StreamRegistry,
-        hub: ChannelHub,
+        registry: Registry,
+        hub: Hub,
     ) -> None:
         """`credential`: digest of what the request presented; the stream ends when the session no longer has it, or no
         longer has the grant whose token it is or the cookie it was made with."""
@@ -94,7 +119,7 @@ class EventStream:
         self._session = session
         self._registry = registry
         self._hub = hub
-        self._group: SessionStreams | None = None
+        self._group: SessionStreams[EventStream] | None = None
         self._response: StreamResponse | None = None
         self._reason: str | None = None
         self._channel: str | None = None
