@@ -14,7 +14,7 @@ from tests.parts.scripted_provider import Answer, ScriptedProvider
 from tests.parts.sse_client import SSEClient
 from tests.parts.tcp_proxy import TCPProxy
 from tests.processes.session_history import SessionHistory
-from tornado_sse_auth.sessions.refresh_exchange import LEASE_LENGTH
+from tornado_sse_auth.sessions.lease import LEASE_LENGTH
 
 FIRST_LIFE = 6
 LATER_LIFE = 3600

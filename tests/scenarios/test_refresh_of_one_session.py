@@ -11,7 +11,7 @@ from tests.parts.scripted_provider import Answer, ScriptedProvider
 from tests.scenarios.refresh_kit import Kit, make_kit
 from tornado_sse_auth.errors import ProviderUnavailableError, ReauthorizationRequiredError
 from tornado_sse_auth.identity import Secret, Session, SessionState
-from tornado_sse_auth.sessions.refresh_exchange import LEASE_LENGTH
+from tornado_sse_auth.sessions.lease import LEASE_LENGTH
 from tornado_sse_auth.sessions.token_refresh import LeaseBusy, RefreshPostponed
 from tornado_sse_auth.stores.base import Lease
 
@@ -60,8 +60,10 @@ async def test_everybody_leaves_and_the_result_is_stored(kit: Kit) -> None:
         Answer(status=429, headers={"Retry-After": "7"}),
         Answer(status=503, headers={"Retry-After": "-1"}),
         Answer(status=404, body="{}"),
+        Answer(status=503, delivery="gzip"),
+        Answer(status=502, body=b"<p>" * 100_000),
     ],
-    ids=["500", "500 with invalid_grant", "429", "503", "404"],
+    ids=["500", "500 with invalid_grant", "429", "503", "404", "503 in gzip", "502 with a long page"],
 )
 async def test_a_complete_refusal_spends_nothing(kit: Kit, answer: Answer) -> None:
     """REL-10, REL-12, REL-13: transient; nothing is stored, and the same token is presented after the back-off."""

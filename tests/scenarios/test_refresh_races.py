@@ -11,8 +11,9 @@ from tests.parts.scripted_provider import Answer
 from tests.scenarios.refresh_kit import Kit
 from tornado_sse_auth.errors import InvalidTokenError, ProviderUnavailableError, StoreUnavailableError
 from tornado_sse_auth.identity import Session, SessionState
-from tornado_sse_auth.sessions import refresh_exchange
-from tornado_sse_auth.sessions.refresh_exchange import ENRICH_INTERVAL, LEASE_LENGTH
+from tornado_sse_auth.sessions import lease
+from tornado_sse_auth.sessions.lease import LEASE_LENGTH
+from tornado_sse_auth.sessions.refresh_exchange import ENRICH_INTERVAL
 from tornado_sse_auth.sessions.token_refresh import LeaseBusy, RefreshPostponed, TokenRefresher
 from tornado_sse_auth.stores.base import Lease
 
@@ -183,7 +184,7 @@ async def test_after_the_close_nothing_is_sent(kit: Kit) -> None:
 
 async def test_a_lease_is_renewed_while_the_provider_takes_its_time(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
     """REL-02; oauth2-proxy#3456: the answer comes after three lease lengths, and nobody else has asked meanwhile."""
-    monkeypatch.setattr(refresh_exchange, "LEASE_RENEWAL", 0.01)
+    monkeypatch.setattr(lease, "LEASE_RENEWAL", 0.01)
     session = await kit.session()
     other = kit.another()
     gate = asyncio.Event()

@@ -6,7 +6,7 @@ import asyncio
 import json
 import math
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -51,7 +51,7 @@ class NoAnswer(Exception):  # noqa: N818 - a fact about the call
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A complete answer, whatever its status. `retry_after`: seconds, or None where there is no sane one."""
+    """An answer, whatever its status. `retry_after`: seconds, or None where there is no sane one."""
 
     status: int
     body: bytes
@@ -107,13 +107,21 @@ class HTTPClient:
         timeout: float,
         headers: Mapping[str, str] | None = None,
         body: str | None = None,
+        before_sending: Callable[[], None] | None = None,
     ) -> Answer:
-        """One request, at most `timeout` seconds from name resolution to the last byte. Raises `NoAnswer`."""
+        """One request, at most `timeout` seconds from name resolution to the last byte. Raises `NoAnswer`, and what
+        `before_sending` raises, which is called when the first byte is about to leave: then none does.
+
+        Of an answer that is no success the status says what became of the request: a body that cannot be read, for its
+        encoding or its size, is empty.
+        """
         sent = False
 
         async def watch(event: str, _info: object) -> None:
             nonlocal sent
             if event == "http11.send_request_headers.started":
+                if before_sending is not None:
+                    before_sending()
                 sent = True
 
         if self._closed:
@@ -131,9 +139,15 @@ class HTTPClient:
                 ) as response,
             ):
                 self.certificate = _certificate(response) or self.certificate
+                try:
+                    content = await _read(response)
+                except _Unreadable:
+                    if response.is_success:
+                        raise
+                    content = b""
                 return Answer(
                     status=response.status_code,
-                    body=await _read(response),
+                    body=content,
                     retry_after=parse_retry_after(response.headers.get("Retry-After"), self._clock.time()),
                 )
         except TimeoutError:

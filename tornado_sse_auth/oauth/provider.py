@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 from authlib.oauth2.rfc6749.parameters import prepare_grant_uri
@@ -188,12 +188,16 @@ class OAuthProvider:
             raise IdentityRejected(reason="the provider gave no ID token")
         return response
 
-    async def refresh(self, refresh_token: Secret) -> TokenResponse:
-        """The next token set (RFC 6749, section 6), within `refresh_timeout`. Raises the failures of `outcome`."""
+    async def refresh(
+        self, refresh_token: Secret, *, before_sending: Callable[[], None] | None = None
+    ) -> TokenResponse:
+        """The next token set (RFC 6749, section 6), within `refresh_timeout`. Raises the failures of `outcome`, and
+        what `before_sending` raises, which is called when the first byte is about to leave: then none does."""
         return await self._token_call(
             {"grant_type": "refresh_token", "refresh_token": refresh_token.reveal()},
             timeout=self._refresh_timeout,
             presented=refresh_token,
+            before_sending=before_sending,
         )
 
     async def verify_id_token(
@@ -311,7 +315,12 @@ class OAuthProvider:
         return signed, signed.verify(await self._keys.find(signed.header))
 
     async def _token_call(
-        self, parameters: Mapping[str, str], *, timeout: float, presented: Secret | None = None
+        self,
+        parameters: Mapping[str, str],
+        *,
+        timeout: float,
+        presented: Secret | None = None,
+        before_sending: Callable[[], None] | None = None,
     ) -> TokenResponse:
         begun = self._clock.monotonic()
         try:
@@ -323,7 +332,9 @@ class OAuthProvider:
             raise TransientFailure(error.reason or error.code, spent=Spent.UNSPENT) from error
         left = max(0.0, timeout - (self._clock.monotonic() - begun))
         try:
-            answer = await self._post(metadata.token_endpoint, parameters, metadata, timeout=left)
+            answer = await self._post(
+                metadata.token_endpoint, parameters, metadata, timeout=left, before_sending=before_sending
+            )
         except NoAnswer as error:
             spent = Spent.UNKNOWN if error.sent else Spent.UNSPENT
             raise TransientFailure(error.reason, spent=spent) from error
@@ -337,10 +348,18 @@ class OAuthProvider:
         return response
 
     async def _post(
-        self, url: str, parameters: Mapping[str, str], metadata: ProviderMetadata, *, timeout: float
+        self,
+        url: str,
+        parameters: Mapping[str, str],
+        metadata: ProviderMetadata,
+        *,
+        timeout: float,
+        before_sending: Callable[[], None] | None = None,
     ) -> Answer:
         headers, body = self._credentials.form(url, parameters, metadata.authentication_methods)
-        return await self._http.request("POST", url, timeout=timeout, headers=headers, body=body)
+        return await self._http.request(
+            "POST", url, timeout=timeout, headers=headers, body=body, before_sending=before_sending
+        )
 
     async def _current_metadata(self) -> ProviderMetadata:
         try:

@@ -32,13 +32,12 @@ from ..oauth import (
 )
 from ..stores.base import Lease, SessionStore
 from .breaker import ProviderBreaker
+from .lease import HeldLease, LeaseBusy, unsent
 from .manager import SessionManager
 
 __all__ = [
     "ASSUMED_LIFETIME",
-    "LEASE_LENGTH",
     "MAX_PRESENTATIONS",
-    "LeaseBusy",
     "RefreshCondition",
     "RefreshExchange",
     "RefreshPostponed",
@@ -47,17 +46,11 @@ __all__ = [
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-LEASE_LENGTH = 15.0
-LEASE_RENEWAL = 5.0
 ASSUMED_LIFETIME = 600.0  # of an access token whose answer names no `expires_in`
 ENRICH_INTERVAL = 600.0
 LONGEST_BACKOFF = 30.0
 MISCONFIGURED_PAUSE = 60.0
 MAX_PRESENTATIONS = 2
-
-
-class LeaseBusy(Exception):  # noqa: N818 - not an error: somebody else is at it
-    """Another process is refreshing this session, or has died while doing so: look again in a moment."""
 
 
 class RefreshPostponed(Exception):  # noqa: N818 - not an error: a date
@@ -111,18 +104,30 @@ class RefreshExchange:
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
-    async def send(self, lease: Lease) -> TokenResponse | Session:
+    async def send(self, held: HeldLease) -> TokenResponse | Session:
         """The provider's answer, or the session when somebody else has won meanwhile. Raises `RefreshPostponed`,
         `ReauthorizationRequiredError`, `InvalidTokenError`, `LeaseBusy`."""
-        session = lease.session
-        assert session.token_set is not None  # noqa: S101 - the lease says so
-        assert session.token_set.refresh_token is not None  # noqa: S101
-        renewal = asyncio.create_task(self._renew(lease), name=f"lease of session {session.id}")
+        async with held:
+            if pause := self.pause():  # another call has failed since the lease was asked for
+                await self._give_back(held.lease)
+                raise RefreshPostponed(self._clock.time() + pause, "the provider is paused", failure="transient")
+            return await self._send(held)
+
+    async def _send(self, held: HeldLease) -> TokenResponse | Session:
+        lease = held.lease
+        assert lease.session.token_set is not None  # noqa: S101 - the lease says so
+        assert lease.session.token_set.refresh_token is not None  # noqa: S101
         self._breaker.begin()
         try:
             if lease.reattempt:
-                await self._before_reattempt(session)
-            answer = await self._provider.refresh(session.token_set.refresh_token)
+                await self._check_provider()
+            answer = await self._provider.refresh(
+                lease.session.token_set.refresh_token, before_sending=lambda: self._before_sending(held)
+            )
+        except LeaseBusy:
+            self._breaker.abandoned()
+            await self._give_back(lease)
+            raise
         except RefreshRejected as rejected:
             self._breaker.answered()
             return await self._rejected(lease, str(rejected))
@@ -135,8 +140,6 @@ class RefreshExchange:
         except BaseException:
             self._breaker.abandoned()
             raise
-        finally:
-            renewal.cancel()
         self._breaker.answered()
         self.condition.client_rejected_since = None
         self.condition.failures_in_a_row = 0
@@ -144,24 +147,25 @@ class RefreshExchange:
         self._metrics.increment("token.refresh.success")
         return answer
 
-    async def _before_reattempt(self, session: Session) -> None:
+    async def _check_provider(self) -> None:
         """The one re-presentation is too precious for a provider that does not answer at all."""
         try:
             await self._provider.check()
         except ProviderUnavailableError as error:
             raise TransientFailure(f"before a re-presentation: {error.reason}", spent=Spent.UNSPENT) from error
-        self._metrics.increment("token.refresh.reattempt")
-        self._audit.write("refresh", outcome="reattempt", user_id=session.user_id, session_id=session.id)
 
-    async def _renew(self, lease: Lease) -> None:
-        while True:
-            await asyncio.sleep(LEASE_RENEWAL)
-            try:
-                if not await self._store.renew_lease(lease.session.id, lease.fence, LEASE_LENGTH):
-                    _log.warning("the lease of session %s was taken over", lease.session.id)
-                    return
-            except StoreUnavailableError as error:
-                _log.warning("the lease of session %s was not renewed: %s", lease.session.id, error)
+    def _before_sending(self, held: HeldLease) -> None:
+        held.before_sending()
+        if held.lease.reattempt:
+            session = held.lease.session
+            self._metrics.increment("token.refresh.reattempt")
+            self._audit.write("refresh", outcome="reattempt", user_id=session.user_id, session_id=session.id)
+
+    async def _give_back(self, lease: Lease) -> None:
+        session = lease.session
+        await self._until_written(
+            lambda: self._sessions.written(self._store.release_lease(session.id, lease.fence, unsent(session.refresh)))
+        )
 
     # -- after a failure -------------------------------------------------------------------------------------------
 
@@ -240,22 +244,24 @@ class RefreshExchange:
 
     # -- after a success -------------------------------------------------------------------------------------------
 
-    async def keep(self, lease: Lease, answer: TokenResponse, held: Callable[[Session], None]) -> Session:
+    async def keep(self, held: HeldLease, answer: TokenResponse, unsaved: Callable[[Session], None]) -> Session:
         """Store the new token set, before anything else can go wrong with it, and return the session with it.
 
-        While the store is away, `held` is given the session as it will be, once, for whoever waits. Raises
+        While the store is away, `unsaved` is given the session as it will be, once, for whoever waits. Raises
         `InvalidTokenError`, `ReauthorizationRequiredError` where something newer stands in the store.
         """
-        spent = lease.session
+        spent = held.lease.session
         old = spent.token_set
         assert old is not None  # noqa: S101 - it was just spent
-        now = self._clock.time()
+        assert held.sent_at is not None  # noqa: S101
+        # Not from when the answer was read: this process may have stood still with it in the socket.
+        began = held.sent_at
         lifetime = answer.expires_in if answer.expires_in is not None else old.lifetime or ASSUMED_LIFETIME
         token_set = TokenSet(
             access_token=answer.access_token,
             refresh_token=answer.refresh_token or old.refresh_token,
-            issued_at=now,
-            expires_at=now + lifetime,
+            issued_at=began,
+            expires_at=began + lifetime,
             scopes=old.scopes if answer.scopes is None else answer.scopes,
         )
         wanted = replace(spent, token_set=token_set)
@@ -264,12 +270,12 @@ class RefreshExchange:
         def on_delay() -> None:
             if spent.id not in self.condition.unsaved:
                 self.condition.unsaved.add(spent.id)
-                held(
+                unsaved(
                     replace(
                         wanted,
                         scopes=spent.scopes - lost,
                         token_version=spent.token_version + 1,
-                        refresh=RefreshState(fence=lease.fence),
+                        refresh=RefreshState(fence=held.lease.fence),
                     )
                 )
 

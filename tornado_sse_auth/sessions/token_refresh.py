@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..audit import AuditLog
 from ..clock import Clock
@@ -22,15 +22,9 @@ from ..metrics import Metrics
 from ..oauth import IdentityMapper, OAuthProvider, TokenResponse
 from ..options import Options
 from ..stores.base import Lease, LeaseRefused, SessionStore
+from .lease import LEASE_LENGTH, LEASE_RENEWAL, HeldLease, LeaseBusy, LeaseTerm, LeaseWatch, unsent
 from .manager import SessionManager
-from .refresh_exchange import (
-    LEASE_LENGTH,
-    LEASE_RENEWAL,
-    MAX_PRESENTATIONS,
-    LeaseBusy,
-    RefreshExchange,
-    RefreshPostponed,
-)
+from .refresh_exchange import MAX_PRESENTATIONS, RefreshExchange, RefreshPostponed
 from .slots import CallSlots
 
 __all__ = ["LeaseBusy", "RefreshPostponed", "TokenRefresher"]
@@ -45,15 +39,6 @@ class _Flight:
     outcome: asyncio.Future[Session]
     urgent: bool
     task: asyncio.Task[None] | None = None
-
-
-@dataclass(slots=True)
-class _Watched:
-    """An expired lease whose holder has not come back: its fence, since when it was seen, and when last (monotonic)."""
-
-    fence: int
-    since: float
-    looked: float
 
 
 class TokenRefresher:
@@ -83,9 +68,7 @@ class TokenRefresher:
             store, provider, sessions, identity_mapper=identity_mapper, metrics=metrics, clock=clock, audit=audit
         )
         self._flights: dict[str, _Flight] = {}
-        self._watched: dict[str, _Watched] = {}
-        # Longer than this without a look, and a watch has seen nothing: the store may have been away for all of us.
-        self._longest_blink = max(LEASE_RENEWAL, 3 * options.refresh_interval)
+        self._watch = LeaseWatch(max(LEASE_RENEWAL, 3 * options.refresh_interval), clock)
         # Leases of ours that were perhaps taken, under which nothing was sent: the answer of the store was lost.
         self._unsent: set[str] = set()
         self._closed = False
@@ -138,7 +121,11 @@ class TokenRefresher:
                 if newer.token_version != session.token_version:
                     session = newer
                     continue
-                failure: Exception = StoreUnavailableError(reason="the new token set is not stored yet")
+                failure: Exception = (
+                    StoreUnavailableError(reason="the new token set is not stored yet")
+                    if session.id in self.condition.unsaved
+                    else ProviderUnavailableError(reason="the new token set was over when it came")
+                )
             except LeaseBusy:
                 if self._clock.monotonic() < deadline:
                     await asyncio.sleep(random.uniform(0.05, 0.2))  # noqa: S311
@@ -211,7 +198,7 @@ class TokenRefresher:
                 self._slots.release()
             if isinstance(answer, Session):
                 flight.outcome.set_result(answer)
-            elif isinstance(taken, Lease):
+            elif isinstance(taken, HeldLease):
                 await self._finish(taken, answer, flight, began)
         except asyncio.CancelledError:
             if not flight.outcome.done():  # those who wait were not cancelled
@@ -219,7 +206,7 @@ class TokenRefresher:
             raise
         except Exception as error:
             if isinstance(error, StoreUnavailableError):
-                self._watched.clear()  # the watch over a dead holder counts only while the store answers
+                self._watch.forget_all()
             if flight.outcome.done():
                 _log.exception("after the refresh of session %s", session_id)
             else:
@@ -227,15 +214,15 @@ class TokenRefresher:
         finally:
             self._flights.pop(session_id, None)
 
-    async def _finish(self, lease: Lease, answer: TokenResponse, flight: _Flight, began: float) -> None:
-        saved = await self._exchange.keep(lease, answer, flight.outcome.set_result)
+    async def _finish(self, held: HeldLease, answer: TokenResponse, flight: _Flight, began: float) -> None:
+        saved = await self._exchange.keep(held, answer, flight.outcome.set_result)
         if not flight.outcome.done():
             flight.outcome.set_result(saved)
-        if saved.token_version == lease.session.token_version + 1:
+        if saved.token_version == held.lease.session.token_version + 1:
             self._metrics.timing("token.refresh", self._clock.monotonic() - began)
             await self._exchange.update_identity(saved, answer)
 
-    async def _take(self, session_id: str, spent_version: int) -> Lease | Session:
+    async def _take(self, session_id: str, spent_version: int) -> HeldLease | Session:
         """The lease, or the session when there is nothing to send."""
         session = await self._store.find(session_id)
         if session is None:
@@ -257,8 +244,8 @@ class TokenRefresher:
             raise RefreshPostponed(now + pause, "the provider is paused", failure="transient")
         return await self._lease(session, token_set.refresh_token.digest())
 
-    async def _lease(self, session: Session, intent: bytes) -> Lease | Session:
-        watched = self._watched.get(session.id)
+    async def _lease(self, session: Session, intent: bytes) -> HeldLease | Session:
+        term = LeaseTerm.from_now(self._clock)
         try:
             taken = await self._sessions.written(
                 self._store.take_lease(
@@ -267,16 +254,16 @@ class TokenRefresher:
                     token_version=session.token_version,
                     intent=intent,
                     duration=LEASE_LENGTH,
-                    seen=watched.fence if watched is not None and self._is_over(watched) else None,
+                    seen=self._watch.seen(session.id),
                 )
             )
         except StoreUnavailableError:
             self._unsent.add(session.id)
             raise
         if isinstance(taken, Lease):
-            self._watched.pop(session.id, None)
+            self._watch.forget(session.id)
             self._unsent.discard(session.id)
-            return taken
+            return HeldLease(self._store, taken, term, self._clock)
         return await self._refused(session, taken)
 
     async def _refused(self, session: Session, refused: LeaseRefused) -> Session:
@@ -284,43 +271,26 @@ class TokenRefresher:
         self._unsent.discard(session.id)
         row = refused.session
         if row is None:
-            self._watched.pop(session.id, None)
+            self._watch.forget(session.id)
             raise InvalidTokenError(reason="the session is gone")
         if row.state is not SessionState.ACTIVE or row.token_version != session.token_version:
-            self._watched.pop(session.id, None)
+            self._watch.forget(session.id)
             self._usable(row)
             self._metrics.increment("token.refresh.skipped")
             return row
         if unsent and row.refresh.owner == self._owner:
             await self._give_back(row)
         elif refused.expired and row.refresh.presented:
-            if self._watch(row) and row.refresh.presented >= MAX_PRESENTATIONS:
+            if self._watch.look(row) and row.refresh.presented >= MAX_PRESENTATIONS:
                 raise await self._exchange.give_up(row, "refresh_outcome_unknown")
         else:
-            self._watched.pop(row.id, None)
+            self._watch.forget(row.id)
         raise LeaseBusy
 
     async def _give_back(self, row: Session) -> None:
         """A lease that we did not know to be ours: the presentation it stands for never took place."""
-        presented = row.refresh.presented - 1
-        state = replace(
-            row.refresh, owner=None, until=0.0, presented=presented, intent=row.refresh.intent if presented else None
-        )
         try:
-            await self._store.release_lease(row.id, row.refresh.fence, state)
+            await self._store.release_lease(row.id, row.refresh.fence, unsent(row.refresh))
         except StoreUnavailableError:
             self._unsent.add(row.id)
             raise
-
-    def _watch(self, row: Session) -> bool:
-        """Note that the lease has expired and its holder not come back; True when that has lasted long enough."""
-        now = self._clock.monotonic()
-        watched = self._watched.get(row.id)
-        if watched is None or watched.fence != row.refresh.fence or now - watched.looked > self._longest_blink:
-            self._watched[row.id] = watched = _Watched(row.refresh.fence, now, now)
-        watched.looked = now
-        return self._is_over(watched)
-
-    def _is_over(self, watched: _Watched) -> bool:
-        now = self._clock.monotonic()
-        return now - watched.since >= LEASE_LENGTH and now - watched.looked <= self._longest_blink
