@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from tests.parts import provider as oidc
 from tests.parts.mongod import ExternalMongo, ReplicaSet
 from tests.parts.scripted_provider import ScriptedProvider
 from tests.scenarios.server import Running, serve
-from tests.stores.backends import make_session, now_clock
+from tests.stores.backends import make_credential, make_grant, make_session, now_clock
 from tornado_sse_auth import Keyring, MongoEventLog, MongoSessionStore, OAuthProvider
 from tornado_sse_auth.operator import main
 from tornado_sse_auth.operator.terminal import Declined, Terminal
@@ -188,6 +189,45 @@ async def test_what_the_tool_ends_ends_everywhere(
         _, session_id, _ = await sign_in("one")
         listed = (await asyncio.to_thread(tool, "sessions", "list", "--json")).document
         assert [one["id"] for one in listed["sessions"]] == [session_id]
+
+
+async def test_a_client_is_ended_and_the_sessions_stay(
+    tool: Tool, scripted_provider: ScriptedProvider, mongod: ReplicaSet | ExternalMongo, database_name: str
+) -> None:
+    """SEC-50: what a malicious client was allowed ends; a session that it alone held ends with it, and its token at the
+    provider; others keep their tokens, also where the tool is not given all keys: then it does nothing."""
+    clock = now_clock()
+    told = {"issuer": scripted_provider.issuer, "client_id": "app", "client_secret": scripted_provider.client_secret}
+    grant = make_grant(clock)
+
+    async def outcome(*arguments: str, **environment: str) -> Outcome:
+        return await asyncio.to_thread(lambda: tool("sessions", "revoke-client", *arguments, "--yes", **environment))
+
+    async with (
+        application(scripted_provider, mongod.uri, database_name) as app,
+        stored(mongod.uri, database_name) as db,
+    ):
+        done = await oidc.sign_in(f"{app.url}/auth/login", account="one")
+        cookie = {"Cookie": f"{app.cookie}={done.cookies[app.cookie]}"}
+        (session,) = await db.find_by_user(f"{scripted_provider.issuer}|one")
+        credentials = (*session.credentials, make_credential(clock))
+        before = await db.update(replace(session, credentials=credentials, grants=(grant,)))
+        await db.insert(make_session(clock, "held by the client alone", user_id="u2", grants=(grant,)))
+        for keys, says in (("", "give the encryption keys"), (NEW, "open with none of these keys")):
+            refused = await outcome(grant.client_id, encryption_keys=keys)
+            assert (refused.status, refused.output) == (2, "")
+            assert says in refused.errors
+        assert await db.find(session.id) == before
+        assert (await outcome("https://unknown.example/", encryption_keys=OLD)).status == 1
+        ended = await outcome(grant.client_id, "--json", **told)
+        assert (ended.status, ended.document) == (0, {"ended": 2})
+        assert await db.find("held by the client alone") is None
+        after = await db.find(session.id)
+        assert after is not None
+        assert (after.grants, after.credentials, after.token_set) == ((), session.credentials, session.token_set)
+        assert [call.form["token"] for call in scripted_provider.calls("revoke")] == ["refresh-1"]
+        async with app.client(headers=cookie) as client:
+            assert (await client.get("/me")).status_code == 200
 
 
 def test_keys_are_counted_and_values_sealed_again(

@@ -221,14 +221,24 @@ async def test_a_key_set_that_cannot_be_had_is_the_providers_fault_not_the_token
         assert (await client.post(PATH, data={"logout_token": token})).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("named", "sid"),
+    [({"sid": "s1"}, "s1"), ({"sub": "alice"}, None), ({"sub": "alice"}, "s1"), ({"sub": "alice", "sid": "s1"}, None)],
+    ids=["by session", "by user", "by user, of all sessions", "by both, where ID tokens name no session"],
+)
 async def test_a_sign_in_that_was_under_way_comes_too_late(
-    scripted_provider: ScriptedProvider, mongod: ReplicaSet | ExternalMongo, database_name: str
+    scripted_provider: ScriptedProvider,
+    mongod: ReplicaSet | ExternalMongo,
+    database_name: str,
+    named: dict[str, str],
+    sid: str | None,
 ) -> None:
-    """The provider ends its session between the tokens and our storing them; a later sign-in there has another one."""
+    """SEC-50: the provider signs its user out between the tokens and our storing them; another user's sign-in goes on,
+    and so does a later one of the same user, who has another session there."""
     now = int(time.time())
-    logout = {"iss": scripted_provider.issuer, "aud": "app", "iat": now, "exp": now + 120, "jti": "j", "sid": "s1"}
-    token = scripted_provider.sign({**logout, "events": {EVENT: {}}})
-    scripted_provider.id_token_changes = {"sid": "s1"}
+    logout = {"iss": scripted_provider.issuer, "aud": "app", "iat": now, "exp": now + 120, "jti": "j"}
+    token = scripted_provider.sign({**logout, **named, "events": {EVENT: {}}})
+    scripted_provider.id_token_changes = {"sid": sid}
     gate = asyncio.Event()
     scripted_provider.script("userinfo", Answer(gate=gate))
     async with process(scripted_provider, mongod.uri, database_name) as app, app.client() as provider:
@@ -240,9 +250,34 @@ async def test_a_sign_in_that_was_under_way_comes_too_late(
         assert done.response.status_code == 400
         assert app.cookie not in done.cookies
         assert await app.auth.sessions.sessions_of(f"{scripted_provider.issuer}|alice") == []
-        scripted_provider.id_token_changes = {"sid": "s2"}
-        async with app.client(cookies=await signed_in(app, "alice")) as client:
-            assert (await client.get("/me")).status_code == 200
+        scripted_provider.id_token_changes = {"sid": sid and "s2"}
+        for account in ("alice", "bob"):
+            async with app.client(cookies=await signed_in(app, account)) as client:
+                assert (await client.get("/me")).status_code == 200
+
+
+async def test_who_signs_out_ends_no_sign_in_of_others(
+    scripted_provider: ScriptedProvider, mongod: ReplicaSet | ExternalMongo, database_name: str
+) -> None:
+    """SEC-50: neither another user's, nor one of the same user in another session of the provider's."""
+    now = int(time.time())
+    logout = {"iss": scripted_provider.issuer, "aud": "app", "iat": now, "exp": now + 120}
+    gate = asyncio.Event()
+    scripted_provider.script("userinfo", *[Answer(gate=gate)] * 2)
+    scripted_provider.id_token_changes = {"sid": "s2"}
+    async with process(scripted_provider, mongod.uri, database_name) as app, app.client() as provider:
+        under_way = [
+            asyncio.create_task(oidc.sign_in(f"{app.url}/auth/login", account=account)) for account in ("alice", "bob")
+        ]
+        await scripted_provider.wait_for_calls("userinfo", 2)
+        for number, named in enumerate(({"sub": "carol"}, {"sub": "alice", "sid": "s1"})):
+            claims = {**logout, **named, "jti": str(number), "events": {EVENT: {}}}
+            answer = await provider.post(PATH, data={"logout_token": scripted_provider.sign(claims)})
+            assert answer.status_code == 200
+        gate.set()
+        for done in await asyncio.gather(*under_way):
+            assert done.response.status_code == 302
+            assert app.cookie in done.cookies
 
 
 async def test_a_session_that_names_none_of_the_providers_goes_by_its_user(

@@ -228,6 +228,13 @@ async def test_forwarded_headers_of_strangers_count_for_nothing(app: Running) ->
     async with serve(trusted_proxies=["127.0.0.0/8"]) as behind, behind.client() as client:
         answer = await client.get("/me", headers=forged)
         assert answer.headers["X-Request-ID"] == "forged"
+        both = socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True)
+        both.setblocking(False)
+        behind.server.add_socket(both)  # sees the proxy as ::ffff:127.0.0.1
+        there = f"http://127.0.0.1:{both.getsockname()[1]}/me"
+        host = {"Host": behind.url.removeprefix("http://")}
+        answer = await client.get(there, headers={**forged, **host})
+        assert answer.headers["X-Request-ID"] == "forged"
 
 
 async def test_bad_credentials_are_counted_by_peer(app: Running) -> None:

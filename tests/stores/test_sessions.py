@@ -45,6 +45,18 @@ async def test_a_session_comes_back_as_it_was_stored(backend: Backend, store: Se
     assert store.feed_alive
 
 
+async def test_the_living_sessions_of_a_client_are_found_behind_dead_ones(
+    backend: Backend, store: SessionStore
+) -> None:
+    """However many have expired and are still there: who ends a client's grants a few at a time comes to all."""
+    for number in range(3):
+        await store.insert(make_session(backend.clock, f"dead{number}", expires_at=backend.clock.time() + 1))
+    session = make_session(backend.clock, "alive")
+    await store.insert(session)
+    backend.clock.advance(2)
+    assert await store.find_by_client(session.grants[0].client_id, limit=2) == [session]
+
+
 async def test_a_bare_session_comes_back_too(backend: Backend, store: SessionStore) -> None:
     """Two without credentials do not collide; what looks like an operator is text."""
     empty: dict[str, Any] = {

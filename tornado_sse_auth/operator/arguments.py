@@ -35,6 +35,7 @@ class Arguments(argparse.Namespace):
     session_ids: list[str]
     session_id: str
     user_id: str
+    client: str
     user: str | None
     after: str
     limit: int
@@ -93,6 +94,12 @@ def parse(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> Ar
     revoke.add_argument("session_ids", nargs="+", metavar="SESSION_ID")
     revoke_user = actions.add_parser("revoke-user", parents=[common, changing, ending], help="end all of one user's")
     revoke_user.add_argument("user_id", metavar="USER_ID")
+    revoke_client = actions.add_parser(
+        "revoke-client",
+        parents=[common, changing, ending],
+        help="end what a client (software) was allowed, by everybody; the sessions stay; needs the keys",
+    )
+    revoke_client.add_argument("client", metavar="CLIENT_ID")
     actions.add_parser(
         "revoke-all",
         parents=[common, changing, ending],

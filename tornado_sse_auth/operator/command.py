@@ -23,6 +23,7 @@ ACTIONS: dict[tuple[str, str | None], Action] = {
     ("sessions", "show"): sessions.show,
     ("sessions", "revoke"): sessions.revoke,
     ("sessions", "revoke-user"): sessions.revoke_user,
+    ("sessions", "revoke-client"): sessions.revoke_client,
     ("sessions", "revoke-all"): sessions.revoke_all,
     ("keys", "status"): keys.status,
     ("keys", "reseal"): keys.reseal,

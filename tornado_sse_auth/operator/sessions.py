@@ -1,4 +1,4 @@
-"""`sessions list | show | revoke | revoke-user | revoke-all`."""
+"""`sessions list | show | revoke | revoke-user | revoke-client | revoke-all`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..errors import ConfigurationError
 from ..identity import Session
 from ..stores.documents import UnreadableDocumentError, session_from
 from .arguments import Arguments
 from .deployment import Deployment
 from .terminal import Terminal, time_text
 
-__all__ = ["list_sessions", "revoke", "revoke_all", "revoke_user", "show"]
+__all__ = ["list_sessions", "revoke", "revoke_all", "revoke_client", "revoke_user", "show"]
 
 PAGE = 500
 REVOCATIONS_AT_A_TIME = 10
@@ -71,6 +72,22 @@ async def revoke_user(deployment: Deployment, given: Arguments, terminal: Termin
     terminal.confirm(f"End {_count(len(rows))} of {given.user_id}?")
     await deployment.sessions.revoke_user(given.user_id)
     _tell_outcome(deployment, terminal, len(rows))
+    return 0
+
+
+async def revoke_client(deployment: Deployment, given: Arguments, terminal: Terminal) -> int:
+    """End all grants of a client; status 1 where it has none. Sessions that nothing else holds end with them."""
+    deployment.require_keyring()
+    if lost := (await deployment.store.sealing_keys()).lost:
+        # Their sessions would be written anew, without them.
+        raise ConfigurationError(f"{lost} values open with none of these keys: give all keys of the processes")
+    rows = await deployment.inventory.page(client_id=given.client, limit=10_000)
+    if not rows:
+        terminal.tell(f"Nobody has allowed {given.client} anything.")
+        return 1
+    terminal.confirm(f"End what {given.client} may do in {_count(len(rows))}?")
+    ended = await deployment.sessions.revoke_client(given.client)
+    terminal.document({"ended": ended}, f"{ended} grant{'' if ended == 1 else 's'} ended.")
     return 0
 
 

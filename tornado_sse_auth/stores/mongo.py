@@ -40,6 +40,7 @@ from .base import (
 from .documents import (
     KEPT_INDEXES,
     RECORD_INDEXES,
+    SCHEMA,
     SESSION_INDEXES,
     UnreadableDocumentError,
     assignments,
@@ -169,7 +170,8 @@ class MongoSessionStore(SessionStore):
 
     async def find_by_client(self, client_id: str, *, limit: int) -> list[Session]:
         now = self._clock.time()
-        query = {"grants.client_id": client_id, "expires_at": {"$gt": now}, "idle_expires_at": {"$gt": now}}
+        live = {"schema": SCHEMA, "expires_at": {"$gt": now}, "idle_expires_at": {"$gt": now}}
+        query = {"grants.client_id": client_id, **live}
         with bounded():
             documents = await self._sessions.find(query).limit(limit).to_list(None)
         return [session for session in map(self._read, documents) if session is not None]

@@ -26,11 +26,16 @@ class MongoInventory:
     def __init__(self, database: Database) -> None:
         self._sessions = collection(database, "sessions")
 
-    async def page(self, *, user_id: str | None = None, after: str = "", limit: int) -> list[dict[str, Any]]:
-        """At most `limit` sessions with ids beyond `after`, in their ids' order; those of one user or of all."""
+    async def page(
+        self, *, user_id: str | None = None, client_id: str | None = None, after: str = "", limit: int
+    ) -> list[dict[str, Any]]:
+        """At most `limit` sessions with ids beyond `after`, in their ids' order; those of one user, those with a grant
+        of one client, or all."""
         query: dict[str, Any] = {"_id": {"$gt": after}}
         if user_id is not None:
             query["user_id"] = user_id
+        if client_id is not None:
+            query["grants.client_id"] = client_id
         with bounded(LONG_CALL):
             found: list[dict[str, Any]] = (
                 await self._sessions.find(query, SHOWN).sort("_id", 1).limit(limit).to_list(None)

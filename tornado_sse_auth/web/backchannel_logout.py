@@ -8,7 +8,7 @@ from tornado.web import RequestHandler
 
 from ..errors import InvalidRequestError, NotFoundError
 from ..identity import Secret
-from ..oauth import LogoutToken
+from ..oauth import SIGN_IN_TTL, LogoutToken
 from .context import AuthContext
 from .handler import ErrorAnswers
 
@@ -58,19 +58,35 @@ class BackChannelLogoutHandler(ErrorAnswers, RequestHandler):
         used = _digest(issuer, token.jti)
         if await auth.kept.get(USED, used) is not None:
             raise InvalidRequestError(reason="the logout token was used before")
-        if token.sid is not None:
-            await auth.kept.put(SIGNED_OUT, _digest(issuer, token.sid), {}, token.until)
+        await self._note(issuer, token)
         ended = await auth.sessions.end_at_provider(issuer, subject=token.subject, sid=token.sid)
         if not await auth.kept.replace(USED, used, {}, token.until, version=0):
             raise InvalidRequestError(reason="the logout token was used at the same moment")
         return ended
 
+    async def _note(self, issuer: str, token: LogoutToken) -> None:
+        """For the sign-ins that are under way; before the sessions are looked for, so that either sees the other."""
+        now = self.sse_auth.clock.time()
+        marks = [] if token.sid is None else [("session", token.sid)]
+        if token.subject is not None:
+            marks.append(("subject" if token.sid is None else "subject without session", token.subject))
+        for kind, name in marks:
+            await self.sse_auth.kept.put(SIGNED_OUT, _digest(issuer, name, kind), {"at": now}, now + SIGN_IN_TTL)
 
-async def was_signed_out(auth: AuthContext, issuer: str, sid: str) -> bool:
-    """Whether the provider has ended its session `sid` in the last minutes: a sign-in that was under way then comes
-    too late."""
-    return await auth.kept.get(SIGNED_OUT, _digest(issuer, sid)) is not None
+
+async def was_signed_out(auth: AuthContext, issuer: str, *, subject: object, sid: str | None, since: float) -> bool:
+    """Whether the provider has signed its user out while a sign-in was under way that began at `since` (epoch seconds).
+
+    Of its session `sid` it says so once and for all; of a user, who may have signed in again, for what began before.
+    """
+    if sid is not None and await auth.kept.get(SIGNED_OUT, _digest(issuer, sid, "session")) is not None:
+        return True
+    for kind in ("subject",) if sid is not None else ("subject", "subject without session"):
+        mark = await auth.kept.get(SIGNED_OUT, _digest(issuer, str(subject), kind))
+        if mark is not None and mark.value["at"] >= since:
+            return True
+    return False
 
 
-def _digest(issuer: str, name: str) -> str:
-    return hashlib.sha256(f"{issuer}|{name}".encode()).hexdigest()
+def _digest(issuer: str, name: str, kind: str = "") -> str:
+    return hashlib.sha256(f"{kind}|{issuer}|{name}".encode()).hexdigest()

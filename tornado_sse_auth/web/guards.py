@@ -43,15 +43,20 @@ class PeerLimiter:
 
 
 def _peer(remote: str) -> str:
-    try:
-        address = ipaddress.ip_address(remote)
-    except ValueError:
-        return remote
-    if isinstance(address, ipaddress.IPv4Address):
-        return remote
-    if address.ipv4_mapped is not None:  # as proxies on a socket of both kinds write it; all of IPv4 is one such /64
-        return str(address.ipv4_mapped)
+    address = _address(remote)
+    if address is None or isinstance(address, ipaddress.IPv4Address):
+        return remote if address is None else str(address)
     return str(ipaddress.ip_network((address, 64), strict=False))
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address, of IPv4 also where a socket of both kinds writes it as one of IPv6; all of IPv4 is one such /64."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return address if mapped is None else mapped
 
 
 class RequestGuard:
@@ -83,19 +88,14 @@ class RequestGuard:
         return RequestInfo(request_id, remote, headers.get("User-Agent", "")[:200])
 
     def _trusted(self, remote: str) -> bool:
-        try:
-            address = ipaddress.ip_address(remote)
-        except ValueError:
-            return False
-        return any(address in network for network in self._proxies)
+        address = _address(remote)
+        return address is not None and any(address in network for network in self._proxies)
 
     def _forwarded_for(self, values: list[str], remote: str) -> str:
         """The nearest address that is not a trusted proxy's: all further left is the client's own invention."""
         hops = [hop.strip() for value in values for hop in value.split(",")]
         for hop in reversed(hops):
-            try:
-                ipaddress.ip_address(hop)
-            except ValueError:
+            if _address(hop) is None:
                 break
             remote = hop
             if not self._trusted(hop):

@@ -161,7 +161,9 @@ class CallbackHandler(_SignInHandler):
             # What a client's user signs in for is that the client goes on; in their browser nothing may be left of it.
             revive = await auth.sessions.find_waiting(user.user_id)
         session, credential = await auth.sessions.sign_in(user, revive=revive, previous=self._previous())
-        if user.sid is not None and await was_signed_out(auth, self.provider.issuer, user.sid):
+        if await was_signed_out(
+            auth, self.provider.issuer, subject=user.claims["sub"], sid=user.sid, since=attempt.created_at
+        ):
             # Asked after the session was stored: either the logout has seen it, or it is seen here.
             await auth.sessions.revoke(session.id, reason="signed out at the provider")
             raise InvalidRequestError(
