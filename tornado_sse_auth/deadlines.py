@@ -53,11 +53,17 @@ class Deadlines(Generic[K]):
         return [when for when, _ in self._live.values()]
 
     @property
-    def earliest(self) -> float | None:
-        """When the first of all is due; None when there is none."""
+    def first(self) -> tuple[float, K] | None:
+        """What is due first, and when; None when there is nothing."""
         while self._heap and self._live.get(self._heap[0][2]) != self._heap[0][:2]:
             heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
+        return (self._heap[0][0], self._heap[0][2]) if self._heap else None
+
+    @property
+    def earliest(self) -> float | None:
+        """When the first of all is due; None when there is none."""
+        first = self.first
+        return None if first is None else first[0]
 
     def due(self, now: float) -> list[K]:
         """Take out what is due at or before `now`, in order."""

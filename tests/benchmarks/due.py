@@ -7,7 +7,7 @@ import base64
 import random
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 import httpx
@@ -71,12 +71,13 @@ async def _measure(uri: str) -> list[Row]:
             raise RuntimeError(f"opening {SESSIONS} streams took {-spare:.0f} s too long: the first are due already")
         progress("all streams are open")
         await asyncio.sleep(spare)
-        idle = await _validations(servers, bearers, IDLE, "idle")
-        busy = await _validations(servers, bearers, MINUTE, "due")
-        async with asyncio.timeout(LIFE - FIRST_DUE):
-            while len(history.refreshes) < SESSIONS:
-                progress(f"{len(history.refreshes)} of {SESSIONS} are refreshed")
-                await asyncio.sleep(1)
+        idle = await _validations(servers, bearers, lambda: max(0.0, begin - time.time()), "seconds idle")
+        all_by = begin + LIFE - FIRST_DUE  # some have expired by then
+
+        def not_refreshed() -> int:
+            return SESSIONS - len(history.refreshes) if time.time() < all_by else 0
+
+        busy = await _validations(servers, bearers, not_refreshed, "sessions to refresh")
         late = sum(history.stored_at[name] / 1000 > expires_at[name] for name in expires_at)
         lost = sum(history.lost.values())
         twice = sum(uses > 1 for uses in provider.uses.values()) + sum(history.reattempts.values())
@@ -150,16 +151,15 @@ def _open(server: Server, streams: Streams, bearers: list[str]) -> None:
                 time.sleep(1.0)
 
 
-async def _validations(servers: list[Server], bearers: list[str], seconds: float, what: str) -> list[float]:
-    """What the servers took to validate sessions drawn by chance, most of them from the store, in so many seconds."""
+async def _validations(servers: list[Server], bearers: list[str], left: Callable[[], float], what: str) -> list[float]:
+    """What the servers took to validate sessions drawn by chance, most from the store, until nothing is left."""
     for server in servers:
         await asyncio.to_thread(server.ask, "DELETE", "/-/timings")
-    until = time.monotonic() + seconds
     refused: list[float] = []
 
     async def ask(client: httpx.AsyncClient) -> None:
-        while (left := until - time.monotonic()) > 0:
-            progress(f"{what}: {left:.0f} s to go")
+        while (still := left()) > 0:
+            progress(f"{still:.0f} {what}")
             server = random.choice(servers)
             headers = {"Authorization": f"Bearer {random.choice(bearers)}"}
             answer = await client.get(f"{server.url}/", headers=headers)

@@ -17,6 +17,7 @@ from tornado_sse_auth.identity import RefreshState, Secret, Session, SessionStat
 from tornado_sse_auth.options import Options
 from tornado_sse_auth.periodic import MonotonicPeriodicCallback
 from tornado_sse_auth.refresh.manager import SPREAD, RefreshManager
+from tornado_sse_auth.refresh.pace import LONGEST, Pace
 from tornado_sse_auth.refresh.schedule import refresh_due_at
 from tornado_sse_auth.sessions.manager import SessionManager
 from tornado_sse_auth.sessions.token_refresh import LeaseBusy, RefreshPostponed, TokenRefresher
@@ -165,6 +166,53 @@ async def test_a_tick_takes_what_falls_due_before_the_next(
     assert len(refresher.attempts) == 1
 
 
+async def test_each_refresh_starts_at_its_own_time(
+    manager: RefreshManager, refresher: NotedRefresher, clock: ManualClock
+) -> None:
+    """What one tick sees to is no burst at its beginning, and a stream that closes before its time is not refreshed."""
+    for name, life in (("later", 0.4), ("soon", 0.2), ("closed", 0.3)):
+        refresher.answers[name] = make_session(clock, name, life=100, version=2)
+        manager.stream_opened(make_session(clock, name, life=life))
+    manager.tick()
+    await settle()
+    assert refresher.attempts == []
+    manager.streams_closed("closed")
+    async with asyncio.timeout(10):
+        while len(refresher.attempts) < 2:  # noqa: ASYNC110 - at its own time, which is the point
+            await asyncio.sleep(0.01)
+    assert refresher.attempts == [("soon", 1), ("later", 1)]
+
+
+async def test_requests_come_first(manager: RefreshManager, refresher: NotedRefresher, clock: ManualClock) -> None:
+    """What falls due together starts one after the other, until its tokens would soon expire: then all at once."""
+    for number in range(3):
+        name = f"s{number}"
+        refresher.answers[name] = make_session(clock, name, life=1000, version=2)
+        manager.stream_opened(make_session(clock, name, life=100))
+    clock.advance(90)
+    manager.tick()
+    await settle()
+    assert len(refresher.attempts) == 1
+    clock.advance(6)
+    manager.tick()
+    await settle()
+    assert len(refresher.attempts) == 3
+
+
+def test_the_pace_follows_the_loop() -> None:
+    """Timers that come late make the gap longer, at most so long; when they come in time again it goes back."""
+    pace = Pace()
+    shortest = pace.gap
+    pace.note(0.1)
+    assert pace.gap > shortest
+    for _ in range(100):
+        pace.note(0.1)
+    assert pace.gap == LONGEST
+    for _ in range(200):
+        pace.note(0.0)
+    assert pace.gap == shortest
+
+
 async def test_no_streams_no_refresh(manager: RefreshManager, refresher: NotedRefresher, clock: ManualClock) -> None:
     """The last stream's end takes the session out, also in the middle of its refresh."""
     refresher.answers["s"] = make_session(clock, version=2)
@@ -172,6 +220,7 @@ async def test_no_streams_no_refresh(manager: RefreshManager, refresher: NotedRe
     manager.streams_closed("s")
     assert manager.scheduled == 0
     manager.stream_opened(make_session(clock, life=0.5))
+    clock.advance(0.5)
     refresher.gate.clear()
     manager.tick()
     await settle()
@@ -187,6 +236,7 @@ async def test_bounded_concurrency(manager: RefreshManager, refresher: NotedRefr
         name = f"s{number}"
         refresher.answers[name] = make_session(clock, name, version=2)
         manager.stream_opened(make_session(clock, name, life=0.5))
+    clock.advance(0.5)
     refresher.gate.clear()
     manager.tick()
     await settle()
@@ -220,6 +270,7 @@ async def test_a_failure_always_sets_the_next_attempt(
     refresher.answers["t"] = make_session(clock, "t", version=2)
     manager.stream_opened(make_session(clock, "s", life=0.5))
     manager.stream_opened(make_session(clock, "t", life=0.5))
+    clock.advance(0.5)
     manager.tick()
     await settle()
     assert sorted(refresher.attempts) == [("s", 1), ("t", 1)]
@@ -234,6 +285,7 @@ async def test_postponed_until(manager: RefreshManager, refresher: NotedRefreshe
     """The row's `not_before` is obeyed."""
     refresher.answers["s"] = RefreshPostponed(clock.time() + 20, "the test says so")
     manager.stream_opened(make_session(clock, life=0.5))
+    clock.advance(0.5)
     manager.tick()
     await settle()
     clock.advance(18)
@@ -252,6 +304,7 @@ async def test_another_process_was_faster(
     """Its new token set moves the due time, also while our own attempt found the lease taken."""
     refresher.answers["s"] = LeaseBusy()
     manager.stream_opened(make_session(clock, life=0.5))
+    clock.advance(0.5)
     refresher.gate.clear()
     manager.tick()
     await settle()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
@@ -17,6 +18,7 @@ from ..options import Options
 from ..periodic import MonotonicPeriodicCallback
 from ..sessions.manager import SessionManager
 from ..sessions.token_refresh import LeaseBusy, RefreshPostponed, TokenRefresher
+from .pace import Pace
 from .schedule import refresh_due_at
 
 __all__ = ["RefreshManager"]
@@ -30,10 +32,18 @@ AFTER_ERROR = 5.0
 
 @dataclass(slots=True)
 class _Known:
-    """A session with open streams: the token version that is planned, and its due time on the wall clock."""
+    """A session with open streams: the token version that is planned; on the wall clock its due time, and until when
+    its refresh may give way to requests."""
 
     token_version: int
     due_wall: float | None = None
+    latest_wall: float = 0.0
+
+    def leeway(self, wall: float) -> float:
+        """How far it may give way at that time: 1 when it has just fallen due, 0 at the latest."""
+        if self.due_wall is None or self.latest_wall <= self.due_wall:
+            return 0.0
+        return min(1.0, max(0.0, (self.latest_wall - wall) / (self.latest_wall - self.due_wall)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +56,10 @@ class _Failing:
 
 
 class RefreshManager:
-    """A tick, each `refresh_interval` seconds, takes what falls due before the next one, starts as many refreshes as
-    `refresh_concurrency` allows and awaits none. It costs in proportion to what is due.
+    """A tick, each `refresh_interval` seconds, sees to what falls due before the next one. Each refresh is started at
+    its own time, one after the other and the slower the busier the loop is, until half of the time is gone that its
+    token then has left: requests come first. At most `refresh_concurrency` run, and none is awaited. A tick costs in
+    proportion to what is due.
 
     `refresher` is None where there is no provider: sessions with open streams are then only kept from idling out.
     """
@@ -68,6 +80,9 @@ class RefreshManager:
         self._refreshing: set[str] = set()
         self._failing: dict[str, _Failing] = {}
         self._periodic: MonotonicPeriodicCallback | None = None
+        self._pace = Pace()
+        self._next: asyncio.TimerHandle | None = None
+        self._next_tick = self._last_start = -math.inf  # monotonic
         self._offset = clock.time() - clock.monotonic()
         self._closed = False
         self.lag = 0.0
@@ -118,6 +133,7 @@ class RefreshManager:
         if self._periodic is not None:
             self._periodic.stop()
             self._periodic = None
+        self._forget_next()
         self._ready.clear()
         tasks = list(self._running)
         for task in tasks:
@@ -161,6 +177,8 @@ class RefreshManager:
             random=random.random(),  # noqa: S311
             now=self._clock.time(),
         )
+        if known.due_wall is not None and session.token_set is not None:
+            known.latest_wall = (known.due_wall + session.token_set.expires_at) / 2
         if known.due_wall is None:
             self._refreshes.discard(session.id)
         elif session.id not in self._refreshing:
@@ -172,21 +190,51 @@ class RefreshManager:
     # -- the tick --------------------------------------------------------------------------------------------------
 
     def tick(self) -> None:
-        """Start what is due. Called by the periodic callback; tests call it by hand."""
+        """Start what is due, and plan for what falls due before the next tick. Called by the periodic callback; tests
+        call it by hand."""
         self._follow_clock()
         now = self._clock.monotonic()
-        until = now + self._options.refresh_interval
         self.lag = 0.0
-        wall = self._clock.time()
-        for session_id in self._refreshes.due(until):
-            known = self._known[session_id]
-            self.lag = max(self.lag, wall - known.due_wall if known.due_wall is not None else 0.0)
-            if session_id not in self._refreshing:
-                self._refreshing.add(session_id)
-                self._ready.append((session_id, self._refresh))
         for session_id in self._touches.due(now):
             self._ready.append((session_id, self._touch))
         self._pump()
+        self._next_tick = now + self._options.refresh_interval
+        self._start_due(now)
+
+    def _start_due(self, now: float) -> None:
+        self._forget_next()
+        wall = self._clock.time()
+        while (first := self._refreshes.first) is not None and not self._closed:
+            due, session_id = first
+            known = self._known[session_id]
+            when = max(due, self._last_start + self._pace.gap * known.leeway(wall))
+            if when > now:
+                if when <= self._next_tick:
+                    self._wake_at(when, now)
+                return
+            self._refreshes.discard(session_id)
+            self._last_start = now
+            self._start(session_id, 0.0 if known.due_wall is None else wall - known.due_wall)
+
+    def _wake_at(self, when: float, now: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._next = loop.call_later(when - now, self._woken, when, loop.time() + when - now)
+
+    def _woken(self, when: float, loop_time: float) -> None:
+        self._pace.note(asyncio.get_running_loop().time() - loop_time)
+        self._start_due(max(when, self._clock.monotonic()))
+
+    def _start(self, session_id: str, lag: float) -> None:
+        self.lag = max(self.lag, lag)
+        if session_id not in self._refreshing:
+            self._refreshing.add(session_id)
+            self._ready.append((session_id, self._refresh))
+            self._pump()
+
+    def _forget_next(self) -> None:
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
 
     def _follow_clock(self) -> None:
         """A wall clock that jumped ahead (a machine that slept) may have taken tokens past their end: what is due by

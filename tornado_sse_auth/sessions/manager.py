@@ -320,6 +320,10 @@ class SessionManager:
         """Read, change, write; again when somebody else wrote. None: no such session, or `change` declined."""
         return await self._writes.update(session_id, change)
 
+    async def update_read(self, session: Session, change: Callable[[Session], Session | None]) -> Session | None:
+        """The same for a session that was read or written just now: it is read only where somebody else wrote since."""
+        return await self._writes.update_read(session, change)
+
     async def written(self, write: Awaitable[T]) -> T:
         """The result of a write to the store, which is timed."""
         return await self._writes.written(write)

@@ -341,7 +341,7 @@ class RefreshExchange:
                 )
             return changed if changed != session else None
 
-        await self._until_written(lambda: self._sessions.update(saved.id, change))
+        await self._until_written(lambda: self._sessions.update_read(saved, change))
 
     async def _learn(self, what: str, session: Session, question: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
         try:

@@ -30,17 +30,26 @@ class SessionWrites:
 
     async def update(self, session_id: str, change: Callable[[Session], Session | None]) -> Session | None:
         """Read, change, write; again when somebody else wrote. None: no such session, or `change` declined."""
+        return await self._change(session_id, await self._store.find(session_id), change)
+
+    async def update_read(self, session: Session, change: Callable[[Session], Session | None]) -> Session | None:
+        """The same for a session that was read or written just now: it is read only where somebody else wrote since."""
+        return await self._change(session.id, session, change)
+
+    async def _change(
+        self, session_id: str, session: Session | None, change: Callable[[Session], Session | None]
+    ) -> Session | None:
         for _ in range(UPDATE_ATTEMPTS):
-            session = await self._store.find(session_id)
             changed = change(session) if session is not None else None
             if changed is None:
                 return None
             try:
-                session = await self.written(self._store.update(changed))
+                written = await self.written(self._store.update(changed))
             except VersionConflict:
+                session = await self._store.find(session_id)
                 continue
-            self._watch.changed(session)
-            return session
+            self._watch.changed(written)
+            return written
         raise StoreUnavailableError(reason=f"session {session_id} was written by others {UPDATE_ATTEMPTS} times")
 
     async def written(self, write: Awaitable[T]) -> T:
