@@ -160,6 +160,8 @@ async def _introduce(sample: Sample, options: SampleOptions) -> None:
     else:
         lines.append("    in a terminal: make a bearer on the page, which shows the curl line for it")
     lines.append(f"    an MCP client: {url}/mcp, which asks its user to sign in; {url} shows how")
+    if options.mongodb_uri:
+        lines.append("    one of MCP 2024-11-05, at /sse, must stay with one process; all others may come to any")
     lines += [f"    {name}: {place}" for name, place in sample.where]
     if sample.demo is not None:
         lines += [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -10,10 +11,12 @@ import httpx
 import pytest
 from mcp.server.mcpserver import Context, MCPServer
 
-from tests.mcp.serving import Running, named, serving
-from tornado_sse_auth import Secret, SSEAuthenticationMiddleware
+from tests.mcp.legacy import Legacy, request
+from tests.mcp.serving import MessageStreamReader, Running, named, serving
+from tests.parts.process import free_port
+from tornado_sse_auth import OAuthProvider, Secret, SSEAuthenticationMiddleware, TokenSet
 from tornado_sse_auth.identity import SessionState
-from tornado_sse_auth.mcp import require, requires
+from tornado_sse_auth.mcp import require, requires, upstream_access_token
 
 
 def build(auth: SSEAuthenticationMiddleware) -> MCPServer[Any]:
@@ -46,6 +49,10 @@ def build(auth: SSEAuthenticationMiddleware) -> MCPServer[Any]:
     @server.resource("content://{slug}", meta=requires(subscription="pro"))
     async def content(slug: str) -> str:
         return slug
+
+    @server.tool()
+    async def upstream() -> str:
+        return (await upstream_access_token()).reveal()
 
     @server.prompt()
     async def paid_prompt() -> str:
@@ -193,6 +200,7 @@ async def test_foreign_pages_and_hosts_are_refused_before_anything_is_read(runni
         assert answer.status_code == status
 
 
+TOO_MANY = "too_many_streams"
 PATHS = {"/mcp": "POST", "/sse": "GET", "/messages": "POST"}
 
 
@@ -284,3 +292,52 @@ async def test_every_path_answers_by_the_error_table(path: str) -> None:
         assert 'error="invalid_token"' in refused(await ask(), 401, "authorization_required")
         await running.auth.sessions.revoke(session.id)
         assert 'error="invalid_token"' in refused(await ask(), 401, "invalid_token")
+
+
+async def test_what_is_too_much_or_away_is_told_with_when_to_return() -> None:
+    """SEC-61: the rows of the error table with 413, 429 and 503: who asks for too much, and what the provider
+    is needed for. That of the store is in `test_foreign_tokens`."""
+
+    def refused(answer: httpx.Response, status: int, code: str) -> None:
+        body = answer.json()
+        error = body["error"]["data"] if "jsonrpc" in body else body
+        assert (answer.status_code, error["error"]) == (status, code)
+        assert "WWW-Authenticate" not in answer.headers
+        assert (status == 413) is ("Retry-After" not in answer.headers)
+
+    away = OAuthProvider(issuer=f"http://127.0.0.1:{free_port()}", client_id="c", timeout=2.0)
+    expired = TokenSet(
+        access_token=Secret("access"), refresh_token=Secret("refresh"), expires_at=time.time() - 60, issued_at=1.0
+    )
+    async with serving(build, provider=away, max_streams_per_user=1, max_bad_credentials=6) as running:
+        _, ann = await running.sign_in(token_set=expired)
+        refused(await ann.tool("upstream"), 503, "provider_unavailable")
+        session = await Legacy.connect(ann)
+        refused(await session.call("upstream"), 503, "provider_unavailable")
+        async with ann.stream(method="GET", url="/sse") as stream:
+            place = (await endpoint_of(stream)).removeprefix("data: ")
+            refused(await ann.http.request(**ann.modern("subscriptions/listen", {"notifications": {}})), 429, TOO_MANY)
+            refused(await session.client.http.get("/mcp", headers=session.headers), 429, TOO_MANY)
+            refused(await ann.http.get("/sse"), 429, TOO_MANY)
+            large = request("initialize", {"clientInfo": {"name": "x" * 70_000, "version": "1"}})
+            for path in ("/mcp", place):
+                refused(await ann.http.post(path, json=large), 413, "request_too_large")
+            hello = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+            for message in (request("initialize", hello), request("tools/call", {"name": "upstream", "arguments": {}})):
+                assert (await ann.http.post(place, json=message)).status_code == 202
+                answer = await stream.next()
+            assert answer is not None
+            assert answer["error"]["data"]["error"] == "provider_unavailable"
+        for number in range(9):
+            path, method = list(PATHS.items())[number % 3]
+            guess = await running.client("B" * 43).http.request(method, path, json=request("ping"))
+            if number < 6:
+                assert guess.status_code == 401
+            else:
+                refused(guess, 429, "rate_limited")
+        assert (await ann.tool("scoped")).status_code == 403
+
+
+async def endpoint_of(stream: MessageStreamReader) -> str:
+    """The first event's data, which is no message."""
+    return await anext(line async for line in stream.lines if line.startswith("data: "))

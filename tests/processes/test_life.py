@@ -90,6 +90,7 @@ async def test_processes_behind_one_port(
         now = children(server)
         assert leaving not in now
         assert server.output.count("The sample server is at") == 1
+        assert "at /sse, must stay with one process" in server.output
 
         os.kill(server.pid, signal.SIGTERM)
         assert await asyncio.to_thread(server.wait, 30) == 0
