@@ -16,6 +16,7 @@ from typing import NoReturn
 from tornado.netutil import bind_sockets
 
 from tornado_sse_auth import BoundedHTTPServer, ConfigurationError, StoreUnavailableError
+from tornado_sse_auth.options import is_loopback_host
 
 from .application import Sample, build_sample
 from .demo_session import demo_bearer
@@ -168,6 +169,12 @@ async def _introduce(sample: Sample, options: SampleOptions) -> None:
             "",
             "  *** THE DEMO PROVIDER IS RUNNING: everybody may sign in as anybody. Never for production. ***",
             "  *** Name your own with --issuer, --client-id and --client-secret.                        ***",
+        ]
+    if url.startswith("http:") and not is_loopback_host(options.address):
+        lines += [
+            "",
+            "  *** IT LISTENS BEYOND THIS MACHINE, in plain http. Right in a container whose port is published  ***",
+            "  *** on loopback alone (-p 127.0.0.1:8000:8000); else listen on 127.0.0.1, or behind https.       ***",
         ]
     print("\n".join([*lines, "", "  Ctrl-C ends it.", ""]), flush=True)
 

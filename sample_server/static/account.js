@@ -4,9 +4,12 @@ import { ask, element, make } from './page.js';
 const today = new Intl.DateTimeFormat(undefined, { hour: '2-digit', minute: '2-digit', hour12: false });
 const earlier = new Intl.DateTimeFormat(undefined, { dateStyle: 'medium', timeStyle: 'short' });
 
-/** What the user is called. */
+let visit = 0; // of one user: an answer to what was asked in an earlier one is nobody's any more
+
+/** What the user is called. A provider may claim anything; a name is text. */
 export const nameOf = ({ user_id, claims }) =>
-  claims.name || claims.preferred_username || claims.email || user_id.slice(user_id.lastIndexOf('|') + 1);
+  [claims.name, claims.preferred_username, claims.email].find((name) => typeof name === 'string' && name.trim() !== '')
+    ?? user_id.slice(user_id.lastIndexOf('|') + 1);
 
 /** `me`: the answer of `/me`. */
 export function showUser(me) {
@@ -21,6 +24,15 @@ export function showUser(me) {
   element('you-claims').textContent = JSON.stringify(me.claims, null, 2);
 }
 
+/** Nothing of the user is left on the page, and nothing comes after. */
+export function forgetUser() {
+  visit += 1;
+  for (const id of ['bar-name', 'you-name', 'avatar', 'you-plan', 'you-id', 'you-session', 'you-claims', 'you-scopes',
+    'you-permissions', 'sessions']) element(id).replaceChildren();
+  command.textContent = result.textContent = '';
+  command.hidden = copy.hidden = true;
+}
+
 function showTags(list, words) {
   const tags = words.map((word) => make('li', { class: 'tag' }, word));
   list.replaceChildren(...(tags.length > 0 ? tags : [make('li', { class: 'none' }, 'none')]));
@@ -30,13 +42,15 @@ function showTags(list, words) {
 
 /** Fetch and show them; `onFailure` gets an ApiError. */
 export async function showSessions(onFailure) {
+  const asked = visit;
   try {
     const { sessions } = await ask('GET', '/auth/sessions');
+    if (asked !== visit) return;
     const rows = sessions.toSorted((a, b) => b.current - a.current || b.last_seen.localeCompare(a.last_seen));
     element('sessions').replaceChildren(...rows.flatMap((session) => [
       sessionRow(session, onFailure), ...session.grants.map((grant) => grantRow(session, grant, onFailure))]));
   } catch (error) {
-    onFailure(error);
+    if (asked === visit) onFailure(error);
   }
 }
 
@@ -108,13 +122,15 @@ const copy = element('bearer-copy');
 const result = element('bearer-result');
 
 element('bearer-make').addEventListener('click', async () => {
+  const asked = visit;
   result.textContent = '';
   try {
     const { access_token } = await ask('POST', '/auth/token', { grant: 'session', expires_in: 86_400 });
+    if (asked !== visit) return;
     command.textContent = `curl -N -H "Authorization: Bearer ${access_token}" ${location.origin}/events`;
     command.hidden = copy.hidden = false;
   } catch (error) {
-    result.textContent = error.message;
+    if (asked === visit) result.textContent = error.message;
   }
 });
 copy.addEventListener('click', async () => {
@@ -126,8 +142,3 @@ copy.addEventListener('click', async () => {
     result.textContent = 'Selected: press Ctrl C';
   }
 });
-
-export function forgetBearer() {
-  command.textContent = result.textContent = '';
-  command.hidden = copy.hidden = true;
-}

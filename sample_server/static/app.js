@@ -1,9 +1,9 @@
 // The page: signed out or signed in, and what the stream brings.
 import { connectStream } from '/auth/client.js';
-import { forgetBearer, nameOf, showSessions, showUser } from './account.js';
+import { forgetUser, nameOf, showSessions, showUser } from './account.js';
 import './copy-command.js';
 import { clearLog, logEvent, logTick } from './event-log.js';
-import { ask, element, LAMP } from './page.js';
+import { ApiError, ask, element, LAMP } from './page.js';
 import { forgetToken, holdToken, showTick } from './token-view.js';
 
 const SIGN_IN = '/auth/login?return_to=/';
@@ -16,20 +16,33 @@ const ENDED = {
 let stream = null;
 let user = null;
 let countdown;
+let asking = false;
+let failures = 0;
+let retry;
 
 // -- signed out, signed in ------------------------------------------------------------------------------------------
 
-/** Find out who is here, and show the page that is theirs. */
+/** Find out who is here, and show the page that is theirs; while nobody can tell, ask again, less and less often. */
 async function begin() {
+  if (asking) return;
+  asking = true;
+  clearTimeout(retry);
   try {
-    enter(await ask('GET', '/me'));
+    const me = await ask('GET', '/me');
+    failures = 0;
+    enter(me);
   } catch (error) {
+    if (!(error instanceof ApiError)) throw error;
     if (error.status === 401) welcome('');
     else if (error.status === 403) notify(error.message);
     else {
       notify(`${error.message} Trying again…`);
-      setTimeout(begin, 3_000);
+      // With jitter: pages that lost the same server do not come back together.
+      retry = setTimeout(begin, Math.min(30_000, 3_000 * 2 ** failures) * (0.5 + Math.random() / 2));
+      failures += 1;
     }
+  } finally {
+    asking = false;
   }
 }
 
@@ -43,7 +56,7 @@ function enter(me) {
   const may = me.scopes.includes('events:write');
   element('publish-send').disabled = !may;
   element('publish-result').textContent = may ? '' : 'Your session lacks the scope events:write.';
-  stream?.close(); // asked twice at once, it may be entered twice
+  stream?.close();
   stream = connectStream('/events', { onEvent: showEvent, onState: showState });
 }
 
@@ -54,8 +67,9 @@ function welcome(text, authorizationUrl = null) {
   stream = user = null;
   clearLog();
   forgetToken();
-  forgetBearer();
-  element('sessions').replaceChildren();
+  forgetUser();
+  element('publish').reset();
+  element('publish-result').textContent = '';
   for (const id of ['desk', 'bar-user', 'lamp', 'reauthorization']) element(id).hidden = true;
   element('welcome').hidden = false;
   element('sign-in').href = returning(authorizationUrl ?? SIGN_IN);
@@ -158,12 +172,15 @@ element('publish').addEventListener('submit', async (event) => {
   event.preventDefault();
   const result = element('publish-result');
   const text = element('publish-text');
+  const publisher = user;
   result.classList.remove('failed');
   try {
     JSON.parse(text.value);
     const { id } = await ask('POST', '/publish', text.value);
+    if (publisher !== user) return;
     result.textContent = `Accepted as event ${id}`;
   } catch (error) {
+    if (publisher !== user) return;
     result.classList.add('failed');
     result.textContent = error instanceof SyntaxError ? 'This is not valid JSON.' : error.message;
     text.focus();

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
 from tests.authorization_server import kit
-from tests.authorization_server.kit import Installation, World
+from tests.authorization_server.kit import Installation, World, world
+from tornado_sse_auth import MemorySessionStore
 from tornado_sse_auth.authorization_server import clients
+from tornado_sse_auth.testing import ManualClock
 
 CURSOR = ["cursor://anysphere.cursor-mcp/oauth/callback", "https://www.cursor.com/agents/cb", kit.REDIRECT]
 GOOD: dict[str, Any] = {"redirect_uris": [kit.REDIRECT], "token_endpoint_auth_method": "none"}
@@ -158,6 +163,51 @@ async def test_a_flood_is_one_peers(here: World) -> None:
     assert (limited.status_code, limited.json()["error"]) == (429, "rate_limited")
     here.clock.advance(float(limited.headers["Retry-After"]))
     assert (await here.http.post("/oauth/register", json=GOOD)).status_code == 201
+
+
+async def test_ten_thousand_registrations(clock: ManualClock) -> None:
+    """SEC-43: at the row's size. From one peer nearly all are 429; from many, each within its limit, all pass and the
+    oldest unused make room; a client with a grant stays, another peer can still register, and an hour later all that
+    nobody used are gone."""
+    store = MemorySessionStore(clock=clock)
+    async with world(store, clock=clock, trusted_proxies=["127.0.0.0/8"]) as here:
+        used = await here.installation()
+        one = await flood(here, ["10.0.0.1"] * 1000)
+        assert one == Counter({201: 60, 429: 940})
+        many = await flood(here, [f"10.1.{number % 200}.1" for number in range(10_000)])
+        assert many == Counter({201: 10_000})
+        kept = await store.kept.trim("client", keep=0, expiring_before=0.0)
+        assert kept == clients.MAX_CLIENTS
+        assert (await used.refresh()).status_code == 200
+        assert await flood(here, ["10.2.0.1"]) == Counter({201: 1})
+        clock.advance(3600)
+        assert await flood(here, ["10.2.0.1"]) == Counter({201: 1})
+        assert await store.kept.trim("client", keep=0, expiring_before=0.0) == 2
+        assert (await used.refresh()).status_code == 200
+
+
+async def flood(here: World, peers: Sequence[str]) -> Counter[int]:
+    """A client of another name from each of these peers, over one connection; how many answers of each status."""
+    host = here.url.removeprefix("http://")
+    address, _, port = host.rpartition(":")
+    reader, writer = await asyncio.open_connection(address, int(port))
+    statuses: Counter[int] = Counter()
+    for number, peer in enumerate(peers):
+        body = json.dumps({**GOOD, "client_name": f"{peer} {number}"}).encode()
+        writer.write(
+            f"POST /oauth/register HTTP/1.1\r\nHost: {host}\r\nX-Forwarded-For: {peer}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        status = int(head.split()[1])
+        statuses[status] += 1
+        fields = dict(line.lower().split(": ", 1) for line in head.decode().split("\r\n")[1:] if line)
+        assert status != 429 or int(fields["retry-after"]) >= 1
+        await reader.readexactly(int(fields["content-length"]))
+    writer.close()
+    await writer.wait_closed()
+    return statuses
 
 
 async def test_who_stays(here: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -205,3 +205,89 @@ async def test_a_program_is_allowed_and_ended_again(browser: Browser, url: str, 
     assert "content:read" in seen["facts"]
     assert seen["refused"] == "invalid_grant"
     assert seen["sessions"] == 1
+
+
+async def test_a_page_that_finds_the_server_down_asks_less_and_less(browser: Browser, url: str) -> None:
+    """REL-18: however often its tab is looked at meanwhile, there is one wait, and each is longer than the one before;
+    and a name that is no text keeps nobody out."""
+    seen = await browser.run(
+        SIGN_IN
+        + """
+        await signIn('/');
+        await counted('#token-ticks', 1);
+        await page.clock.install();
+        let calls = 0, down = true;
+        await page.route('**/me', async (route) => {
+          calls += 1;
+          if (down) return route.fulfill({ status: 503, json: { error: 'store_unavailable' } });
+          const me = await (await route.fetch()).json();
+          return route.fulfill({ json: { ...me, claims: { name: 5, email: { a: 1 } } } });
+        });
+        await page.goto(params.url);
+        await page.waitForSelector('#notice:not([hidden])');
+        for (let look = 0; look < 5; look += 1) {
+          const before = calls;
+          await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
+          while (calls === before) await page.waitForTimeout(20);
+          await page.waitForTimeout(50);
+        }
+        const looked = calls;
+        for (let second = 0; second < 120; second += 1) {
+          await page.clock.runFor(1000);
+          await page.waitForTimeout(5);
+        }
+        const waited = calls - looked;
+        down = false;
+        await page.clock.runFor(40_000);
+        await page.waitForSelector('#desk:not([hidden])');
+        return { looked, waited, name: await text('#you-name'), hidden: await page.isHidden('#notice') };
+        """,
+        url=url,
+        timeout=90,
+    )
+    assert seen["looked"] == 6
+    assert 2 <= seen["waited"] <= 12
+    assert seen["name"]
+    assert seen["hidden"]
+
+
+async def test_nothing_of_the_last_user_comes_after_them(browser: Browser, url: str) -> None:
+    """SEC-09: not in the page, not in an answer that was under way when they signed out."""
+    seen = await browser.run(
+        SIGN_IN
+        + """
+        await signIn('/');
+        await until('.session-list li', 'this one');
+        const claims = await text('#you-claims');
+        const held = [];
+        for (const path of ['**/auth/token', '**/auth/sessions', '**/publish']) {
+          await page.route(path, async (route) => {
+            const response = await route.fetch();
+            await new Promise((resolve) => held.push(resolve));
+            await route.fulfill({ response });
+          });
+        }
+        await page.click('#bearer-make');
+        await page.click('#sessions-reload');
+        await page.fill('#publish-text', '{"secret": "of the last user"}');
+        await page.click('#publish-send');
+        while (held.length < 3) await page.waitForTimeout(20);
+        await page.click('#sign-out');
+        await page.waitForSelector('#welcome:not([hidden])');
+        const answers = ['token', 'sessions', 'publish'].map((path) => page.waitForResponse('**/' + path));
+        for (const go of held) go();
+        await Promise.all(answers);
+        await page.waitForTimeout(200);
+        const left = await page.evaluate(() => {
+          const gone = (id) => document.getElementById(id).textContent.trim();
+          const ids = ['you-claims', 'you-name', 'bar-name', 'you-id', 'you-session', 'sessions', 'bearer-command',
+            'bearer-result', 'publish-result', 'log'];
+          return [...ids.map(gone), document.getElementById('publish-text').value];
+        });
+        return { claims, left };
+        """,
+        url=url,
+        timeout=90,
+    )
+    assert "demo" in seen["claims"] or "name" in seen["claims"]
+    assert seen["left"] == [""] * 10 + ['{"text": "Hello, stream!"}']

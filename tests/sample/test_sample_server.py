@@ -199,6 +199,22 @@ async def test_options_take_effect(statsd: StatsDListener) -> None:
     assert (await statsd.wait_for("pre.stream.opened"))[0].value >= 1
 
 
+async def test_beyond_loopback_it_says_so_and_nobody_signs_in_from_there() -> None:
+    """SEC-08: as in a container, with the demo provider: the server is reached from elsewhere, which it warns of; the
+    provider, where anybody is anybody, is not, so that nobody there can sign in."""
+    with running("--address=0.0.0.0", "--public-url=http://127.0.0.1:0") as sample:
+        assert "*** IT LISTENS BEYOND THIS MACHINE, in plain http" in sample.process.output
+        elsewhere = httpx.URL(sample.url).copy_with(host="127.0.0.2")  # an address that is not the demo provider's
+        async with httpx.AsyncClient(trust_env=False, headers={"Host": sample.url.removeprefix("http://")}) as client:
+            login = await client.get(elsewhere.join("/auth/login"))
+            provider = httpx.URL(login.headers["Location"])
+            assert (login.status_code, provider.host) == (302, "127.0.0.1")
+            with pytest.raises(httpx.ConnectError):
+                await client.get(provider.copy_with(host="127.0.0.2"))
+    with running() as sample:
+        assert "LISTENS BEYOND" not in sample.process.output
+
+
 async def test_a_second_signal_ends_at_once(sample: Sample) -> None:
     """While the first one still spreads the ends of the streams over the drain."""
     async with AsyncExitStack() as stack:
