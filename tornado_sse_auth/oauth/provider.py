@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -14,22 +13,22 @@ from ..clock import Clock, SystemClock
 from ..errors import ConfigurationError, InvalidRequestError, ProviderUnavailableError
 from ..identity import Secret
 from .client_authentication import ClientCredentials
+from .client_endpoints import ClientEndpoints
 from .discovery import discover, fetch_document
-from .http import Answer, Certificate, HTTPClient, NoAnswer
+from .http import Certificate, HTTPClient
 from .id_token import SignedToken, check_id_token_claims
 from .key_source import KeySource
 from .logout_token import LOGOUT_JWT, LogoutToken
 from .metadata import ProviderMetadata, check_issuer
-from .outcome import ClientRejected, IdentityRejected, RefreshRejected, Spent, TokenCallFailure, TransientFailure
+from .outcome import IdentityRejected, RefreshRejected, TokenCallFailure, TransientFailure
 from .remote_document import RemoteDocument
 from .sign_in import Callback, SignInRequest, read_scope
-from .token_response import CLIENT_REFUSED, TokenResponse, read_refusal, read_token_answer
+from .token_response import TokenResponse
 
 __all__ = ["OAuthProvider", "Timings"]
 
 logger = logging.getLogger(__name__)
 METADATA_AGE = 3600.0
-NO_GRANT_TYPE = "urn:tornado-sse-auth:no-grant"
 
 
 class Timings(Protocol):
@@ -74,10 +73,7 @@ class OAuthProvider:
         self.issuer = issuer
         self.client_id = client_id
         self.metrics = metrics
-        self.client_alarm: str | None = None
-        """What the provider says against this client; None while it accepts it."""
         self._metadata_alarm: str | None = None
-        self._refused_without_grant = False
         self._credentials = ClientCredentials(client_id, secret or None)
         self._timeout = timeout
         self._refresh_timeout = refresh_timeout
@@ -85,6 +81,7 @@ class OAuthProvider:
         self._http = HTTPClient(self._clock)
         self._metadata = RemoteDocument("metadata", self._load_metadata, clock=self._clock, max_age=METADATA_AGE)
         self._keys = KeySource(self._load_key_set, clock=self._clock)
+        self._endpoints = ClientEndpoints(self._http, self._credentials, self._current_metadata, clock=self._clock)
 
     async def start(self) -> None:
         """Reads the metadata, within `timeout`. A provider that cannot be reached is a warning: later calls try again.
@@ -108,6 +105,11 @@ class OAuthProvider:
         """None, or what an operator has to put right: the provider does not accept this client, or is not the one that
         was configured."""
         return self.client_alarm or self._metadata_alarm
+
+    @property
+    def client_alarm(self) -> str | None:
+        """What the provider says against this client; None while it accepts it."""
+        return self._endpoints.alarm
 
     @property
     def timeout(self) -> float:
@@ -166,7 +168,7 @@ class OAuthProvider:
         """
         begun = self._clock.monotonic()
         try:
-            response = await self._token_call(
+            response = await self._endpoints.token(
                 {
                     "grant_type": "authorization_code",
                     "code": code.reveal(),
@@ -193,7 +195,7 @@ class OAuthProvider:
     ) -> TokenResponse:
         """The next token set (RFC 6749, section 6), within `refresh_timeout`. Raises the failures of `outcome`, and
         what `before_sending` raises, which is called when the first byte is about to leave: then none does."""
-        return await self._token_call(
+        return await self._endpoints.token(
             {"grant_type": "refresh_token", "refresh_token": refresh_token.reveal()},
             timeout=self._refresh_timeout,
             presented=refresh_token,
@@ -252,21 +254,7 @@ class OAuthProvider:
 
     async def revoke(self, token: Secret, hint: Literal["refresh_token", "access_token"]) -> None:
         """Tells the provider that a token is done with (RFC 7009), within `timeout`. A failure is only logged."""
-        try:
-            metadata = await self._current_metadata()
-            if metadata.revocation_endpoint is None:
-                return
-            answer = await self._post(
-                metadata.revocation_endpoint,
-                {"token": token.reveal(), "token_type_hint": hint},
-                metadata,
-                timeout=self._timeout,
-            )
-        except (ProviderUnavailableError, NoAnswer) as error:
-            logger.warning("a token could not be revoked at the provider: %s", error.reason)
-            return
-        if not answer.ok:
-            logger.warning("a token could not be revoked at the provider: it answered %d", answer.status)
+        await self._endpoints.revoke(token, hint, timeout=self._timeout)
 
     async def check(self) -> None:
         """Asks for the metadata now, once for all who check at the same time. Raises `ProviderUnavailableError`, whose
@@ -284,25 +272,9 @@ class OAuthProvider:
         await self._keys.reload()
 
     async def check_token_endpoint(self) -> None:
-        """Asks the token endpoint for a grant of a type that does not exist (RFC 6749, section 4.5): nothing is spent,
-        no attempt of anybody's fails, and any error in the words of RFC 6749, section 5.2, shows that it works.
-
-        Sets `alarm` where the provider does not accept this client. Raises `ProviderUnavailableError`.
-        """
-        metadata = await self._current_metadata()
-        try:
-            answer = await self._post(
-                metadata.token_endpoint, {"grant_type": NO_GRANT_TYPE}, metadata, timeout=self._timeout
-            )
-        except NoAnswer as error:
-            raise ProviderUnavailableError(reason=f"token endpoint: {error.reason}") from error
-        code = read_refusal(answer)
-        if code in CLIENT_REFUSED:
-            self.client_alarm = f"the token endpoint answered {code}"
-            self._refused_without_grant = True
-        elif self._refused_without_grant:  # the very request that was refused for its client no longer is
-            self.client_alarm = None
-            self._refused_without_grant = False
+        """Asks the token endpoint for what it must refuse, which spends nothing; sets `alarm` where it does not accept
+        this client. Raises `ProviderUnavailableError`."""
+        await self._endpoints.check(timeout=self._timeout)
 
     @property
     def certificate(self) -> Certificate | None:
@@ -313,53 +285,6 @@ class OAuthProvider:
         metadata = await self._current_metadata()
         signed = SignedToken.parse(token, metadata.signing_algorithms, explicit_type=explicit_type)
         return signed, signed.verify(await self._keys.find(signed.header))
-
-    async def _token_call(
-        self,
-        parameters: Mapping[str, str],
-        *,
-        timeout: float,
-        presented: Secret | None = None,
-        before_sending: Callable[[], None] | None = None,
-    ) -> TokenResponse:
-        begun = self._clock.monotonic()
-        try:
-            async with asyncio.timeout(timeout):
-                metadata = await self._current_metadata()
-        except TimeoutError:
-            raise TransientFailure("no metadata in time", spent=Spent.UNSPENT) from None
-        except ProviderUnavailableError as error:
-            raise TransientFailure(error.reason or error.code, spent=Spent.UNSPENT) from error
-        left = max(0.0, timeout - (self._clock.monotonic() - begun))
-        try:
-            answer = await self._post(
-                metadata.token_endpoint, parameters, metadata, timeout=left, before_sending=before_sending
-            )
-        except NoAnswer as error:
-            spent = Spent.UNKNOWN if error.sent else Spent.UNSPENT
-            raise TransientFailure(error.reason, spent=spent) from error
-        try:
-            response = read_token_answer(answer, presented=presented)
-        except ClientRejected as error:
-            self.client_alarm = error.reason
-            raise
-        self.client_alarm = None
-        self._refused_without_grant = False
-        return response
-
-    async def _post(
-        self,
-        url: str,
-        parameters: Mapping[str, str],
-        metadata: ProviderMetadata,
-        *,
-        timeout: float,
-        before_sending: Callable[[], None] | None = None,
-    ) -> Answer:
-        headers, body = self._credentials.form(url, parameters, metadata.authentication_methods)
-        return await self._http.request(
-            "POST", url, timeout=timeout, headers=headers, body=body, before_sending=before_sending
-        )
 
     async def _current_metadata(self) -> ProviderMetadata:
         try:
