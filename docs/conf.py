@@ -17,6 +17,10 @@ myst_enable_extensions = ["colon_fence", "deflist"]
 myst_heading_anchors = 3
 
 default_role = "code"
+
+linkcheck_timeout = 10
+linkcheck_ignore = [r"http://127\.0\.0\.1", r"https?://[^/]*\.example\b"]  # what only a reader's machine has
+
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_default_options = {"members": True, "show-inheritance": True}

@@ -92,7 +92,11 @@ def _run(options: SampleOptions, port: _Port, child: Child | None) -> int:
         print(f"sample_server: {error}", file=sys.stderr)
         return 2
     except StoreUnavailableError as error:
-        print(f"sample_server: the session store does not answer: {error.reason}", file=sys.stderr)
+        print(
+            f"sample_server: MongoDB does not answer where --mongodb-uri says ({error.reason}): is it running, and is "
+            "its replica set initiated?",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

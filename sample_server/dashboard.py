@@ -24,6 +24,7 @@ KEPT = 300  # seconds of history
 MINUTES_AHEAD = 10
 DUE_EVERY = 5.0  # seconds between counts of the whole schedule
 LATELY = 20.0  # seconds over which a rate is taken
+TELLING = 3.0  # seconds from which on a slot that is still running has one
 OUTCOMES = ("success", "transient", "permanent")
 VALIDATIONS = ("hit", "miss", "rejected")
 
@@ -137,7 +138,7 @@ def _slot(interval: Interval) -> dict[str, Any]:
     validations = sum(interval.counts.get(f"session.validate.{kind}", 0) for kind in VALIDATIONS)
     return {
         "at": round(interval.started_at),
-        "validations": round(validations / max(interval.seconds, 1.0), 2),
+        "validations": round(validations / interval.seconds, 2) if interval.seconds >= TELLING else None,
         "p95": {
             name: _milliseconds(interval.timers[name].p95) if name in interval.timers else None for name in TARGETS
         },

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from tornado.options import Error, OptionParser
 
-from tornado_sse_auth import ConfigurationError, Secret
+from tornado_sse_auth import ConfigurationError, Keyring, Secret
 from tornado_sse_auth.options import is_loopback_host
 
 from .logs import FORMATS
@@ -91,16 +91,20 @@ def parse_options(arguments: Sequence[str], environment: Mapping[str, str] = os.
     parser = OptionParser()
     try:
         for name, default, text in _OPTIONS:
-            kind = type(default)
-            parser.define(name, default=default, type=kind, help=f"{text} (SAMPLE_{_variable(name)})")
-            from_environment = environment.get(f"SAMPLE_{_variable(name)}")
-            if from_environment is not None:
-                parser[name] = kind(from_environment)
+            variable = f"SAMPLE_{name.upper().replace('-', '_')}"
+            parser.define(name, default=default, type=type(default), help=f"{text} ({variable})")
+            if variable in environment:
+                parser[name] = _converted(variable, environment[variable], default)
         if "--help" in arguments:
             parser.print_help(sys.stdout)  # tornado.options would print it to standard error
             sys.exit(0)
-        rest = parser.parse_command_line(_joined(arguments))
-    except (Error, ValueError) as error:
+        joined = _joined(arguments)
+        for name, default, _ in _OPTIONS:  # tornado.options would not say which one it cannot read
+            for argument in joined[1:]:
+                if argument.startswith(f"--{name}="):
+                    _converted(f"--{name}", argument.partition("=")[2], default)
+        rest = parser.parse_command_line(joined)
+    except Error as error:
         raise ConfigurationError(str(error)) from None
     if rest:
         raise ConfigurationError(f"no arguments are expected, only options: {' '.join(rest)}")
@@ -119,8 +123,11 @@ def _joined(arguments: Sequence[str]) -> list[str]:
     return joined
 
 
-def _variable(name: str) -> str:
-    return name.upper().replace("-", "_")
+def _converted(name: str, text: str, default: Any) -> Any:
+    try:
+        return type(default)(text)
+    except ValueError:
+        raise ConfigurationError(f"{name} is a number, not {text!r}") from None
 
 
 def _checked(values: dict[str, Any]) -> SampleOptions:
@@ -134,6 +141,8 @@ def _checked(values: dict[str, Any]) -> SampleOptions:
         raise ConfigurationError(
             "--processes above 1 needs --mongodb-uri, --issuer and --encryption-keys: processes share nothing but these"
         )
+    if values["encryption_keys"]:
+        Keyring.from_base64(values["encryption_keys"])  # also where no database needs them yet
     if values["issuer"] and not values["client_id"]:
         raise ConfigurationError("--issuer needs --client-id")
     host = f"[{values['address']}]" if ":" in values["address"] else values["address"]

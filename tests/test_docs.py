@@ -12,6 +12,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -128,6 +129,17 @@ def test_links_between_pages_lead_somewhere() -> None:
         for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if not target.startswith(("https://", "mailto:")):
                 assert (page.parent / target).exists(), f"{name_of(page)}: {target}"
+
+
+def test_links_to_other_sites_are_whole_and_name_their_specification() -> None:
+    """Whether they lead somewhere is for `sphinx-build -b linkcheck`, where there is a network."""
+    for page in PAGES:
+        for text, target in re.findall(r"\[([^\]]*)\]\((\w+:[^)\s]*)\)", page.read_text(encoding="utf-8")):
+            url = urlsplit(target)
+            assert url.scheme in ("https", "mailto"), f"{name_of(page)}: {target}"
+            assert url.scheme == "mailto" or "." in (url.hostname or ""), f"{name_of(page)}: {target}"
+            if specification := re.search(r"rfc-?(\d+)|(draft-[a-z-]+[a-z])", target, re.IGNORECASE):
+                assert (specification[1] or specification[2]) in text, f"{name_of(page)}: {text} leads to {target}"
 
 
 def test_the_options_of_the_sample_are_all_in_the_reference() -> None:

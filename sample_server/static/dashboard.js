@@ -13,6 +13,7 @@ const NAMES = {
   'provider.check': 'Provider check',
 };
 const OUTCOMES = ['success', 'transient', 'permanent'];
+const GRAVITY = ['fail', 'warn', 'pass'];
 
 let slots = []; // ten seconds each, oldest first
 let opened = []; // [epoch seconds, open streams], each second
@@ -152,7 +153,8 @@ function showDue(minutes) {
 }
 
 function showHealth(checks) {
-  element('checks').replaceChildren(...checks.map(({ name, status, ms, output }) =>
+  const worstFirst = checks.toSorted((one, other) => GRAVITY.indexOf(one.status) - GRAVITY.indexOf(other.status));
+  element('checks').replaceChildren(...worstFirst.map(({ name, status, ms, output }) =>
     make('li', { 'data-status': status },
       make('span', {}, name.replaceAll('_', ' ')),
       make('span', { class: 'state' }, status),

@@ -35,7 +35,9 @@ $ .venv/bin/python -m tests.health
 
 In each row the same stream stays open from before the fault until after it. Times are seconds; *seen after*: from the
 fault until `/health` names it; *slowest*: the slowest answer of the three paths while it lasts; *passes after*: from
-its end until all is seen to be well, without anybody's help. The rules are in [Health](health.md).
+its end until all is seen to be well, without anybody's help. Where the event loop itself is blocked, nobody is
+answered before it goes round again: the slowest answer is what was left of the three seconds when it was asked for.
+The rules are in [Health](health.md).
 
 """
 

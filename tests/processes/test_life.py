@@ -121,7 +121,7 @@ def test_processes_that_cannot_start_say_so_once(provider: oidc.Provider, databa
         server = SampleServer(provider, uri, database_name, "--processes=2", encryption_key=KEY)
         with pytest.raises(AssertionError, match="ended with status 1"):
             server.start()
-    assert "the session store does not answer" in server.output
+    assert "MongoDB does not answer where --mongodb-uri says" in server.output
     assert "Traceback" not in server.output
 
 

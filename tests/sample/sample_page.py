@@ -15,16 +15,18 @@ from sample_server.content import ContentFolder
 from sample_server.demo_provider import DemoProvider
 from sample_server.events import Ticker
 from sample_server.tools import build_mcp_server
-from tornado_sse_auth import MemorySessionStore, OAuthProvider, Secret, SSEAuthenticationMiddleware
+from tornado_sse_auth import MemorySessionStore, OAuthProvider, Secret, SessionStore, SSEAuthenticationMiddleware
 from tornado_sse_auth.mcp import MCPEndpoint
 
 SCOPES = "openid offline_access profile content:read events:write"
 
 
 @asynccontextmanager
-async def sample_page(*, access_token_ttl: float, watchers: frozenset[str] = frozenset()) -> AsyncIterator[str]:
+async def sample_page(
+    *, access_token_ttl: float, watchers: frozenset[str] = frozenset(), store: SessionStore | None = None
+) -> AsyncIterator[str]:
     """Serve them on a free loopback port; gives their URL. `access_token_ttl`: seconds the provider's tokens live;
-    `watchers`: the scopes that the dashboard asks for."""
+    `watchers`: the scopes that the dashboard asks for; `store`: another than one in memory."""
     sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
     url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     demo = DemoProvider(
@@ -39,7 +41,7 @@ async def sample_page(*, access_token_ttl: float, watchers: frozenset[str] = fro
         provider = OAuthProvider(
             issuer=demo.issuer, client_id="sample", client_secret=demo.client_secret, scopes=SCOPES
         )
-        auth = SSEAuthenticationMiddleware(MemorySessionStore(), provider, public_url=url)
+        auth = SSEAuthenticationMiddleware(store or MemorySessionStore(), provider, public_url=url)
         await auth.start()
         stack.push_async_callback(auth.close)
         ticker = Ticker()

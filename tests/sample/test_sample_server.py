@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
 import json
 import os
 import re
+import secrets
 import signal
 import subprocess
 import sys
@@ -13,16 +16,20 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
 
 from sample_server.demo_session import demo_bearer
+from tests.authorization_server.kit import answer_of, form_of
 from tests.parts.process import ServerProcess
 from tests.parts.sse_client import SSEClient
 from tests.parts.statsd import StatsDListener
+from tornado_sse_auth import ConfigurationError
 
-CURL = r'curl -N -H "Authorization: Bearer (?P<bearer>[\w-]+)" (?P<url>http://127\.0\.0\.1:\d+)/events'
+CURL = r'curl -N -H "Authorization: Bearer (?P<bearer>[\w-]+)" (?P<url>http://127\.0\.0\.\d:\d+)/events'
+REDIRECT = "http://127.0.0.1:33418/callback"
 
 
 @dataclass(frozen=True)
@@ -128,7 +135,8 @@ async def test_the_page_and_its_policy(sample: Sample) -> None:
         (["--nonsense=1"], "nonsense"),
         (["--statsd=nowhere"], "host:port"),
         (["--trusted-proxies=everybody"], "networks"),
-        (["--encryption-keys=abc", "--mongodb-uri=mongodb://127.0.0.1:1"], "key"),
+        (["--encryption-keys=abc"], "encryption key 1"),
+        (["--max-streams=many"], "--max-streams is a number, not 'many'"),
     ],
 )
 def test_options_that_cannot_work(options: list[str], says: str) -> None:
@@ -152,6 +160,8 @@ def test_options_from_the_environment() -> None:
     options = parse_options(["x", "--port", "9000"], {"SAMPLE_PORT": "1", "SAMPLE_MAX_STREAMS_PER_USER": "7"})
     assert (options.port, options.max_streams_per_user) == (9000, 7)
     assert options.public_url == "http://127.0.0.1:9000"
+    with pytest.raises(ConfigurationError, match="SAMPLE_IDLE_TTL is a number, not 'long'"):
+        parse_options(["x"], {"SAMPLE_IDLE_TTL": "long"})
     assert "hunter2" not in repr(parse_options(["x"], {"SAMPLE_CLIENT_SECRET": "hunter2", **os.environ}))
 
 
@@ -213,6 +223,46 @@ async def test_beyond_loopback_it_says_so_and_nobody_signs_in_from_there() -> No
                 await client.get(provider.copy_with(host="127.0.0.2"))
     with running() as sample:
         assert "LISTENS BEYOND" not in sample.process.output
+
+
+async def tokens_of_an_installation(user: httpx.AsyncClient) -> dict[str, Any]:
+    """What an MCP client gets whose user, signed in here, agrees."""
+    verifier = secrets.token_urlsafe(48)
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
+    document = {"client_name": "Editor", "redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"}
+    registered = (await user.post("/oauth/register", json=document)).json()
+    asked = {"client_id": registered["client_id"], "redirect_uri": REDIRECT}
+    query = {**asked, "response_type": "code", "code_challenge": challenge, "code_challenge_method": "S256"}
+    fields = form_of((await user.get("/oauth/authorize", params=query)).text)
+    headers = {"Origin": str(user.base_url).rstrip("/")}
+    agreed = await user.post(
+        "/oauth/authorize", data={**fields, "decision": "allow"}, headers=headers, follow_redirects=False
+    )
+    presented = {"grant_type": "authorization_code", "code": answer_of(agreed)["code"], "code_verifier": verifier}
+    tokens: dict[str, Any] = (await user.post("/oauth/token", data={**asked, **presented})).json()
+    return tokens
+
+
+async def test_address_and_lives_take_effect() -> None:
+    """It listens where it is told; a session that nobody uses ends, and one in use beside it does not; access tokens
+    live as long as told."""
+    with running("--address=127.0.0.2", "--idle-ttl=4", "--access-token-ttl=7") as sample:
+        assert sample.url.startswith("http://127.0.0.2:")
+        async with (
+            httpx.AsyncClient(base_url=sample.url, follow_redirects=True, trust_env=False, timeout=20) as user,
+            asyncio.timeout(60),
+        ):
+            unused = (await user.get("/me", headers={"Authorization": f"Bearer {sample.bearer}"})).json()["session_id"]
+            used = (await user.get("/auth/login", params={"login_hint": "ada", "return_to": "/me"})).json()[
+                "session_id"
+            ]
+            assert (await tokens_of_an_installation(user))["expires_in"] == 7
+            there = {unused, used}
+            while unused in there:
+                await asyncio.sleep(0.2)
+                answer = await user.get("/auth/sessions")
+                there = {session["id"] for session in answer.raise_for_status().json()["sessions"]}
+            assert there == {used}
 
 
 async def test_a_second_signal_ends_at_once(sample: Sample) -> None:

@@ -75,6 +75,18 @@ async def test_what_has_expired_is_401_before_it_is_removed(caplog: pytest.LogCa
             refused(await client.get("/me", headers=headers), 401, "invalid_token")
 
 
+async def test_a_session_in_use_does_not_end_as_unused(caplog: pytest.LogCaptureFixture) -> None:
+    """Nor where it may be unused for a shorter time than the cache would keep it."""
+    clock = ManualClock()
+    async with world(caplog, clock=clock, idle_ttl=4, session_cache_ttl=5) as running, running.client() as client:
+        cookie = await running.cookie()
+        for _ in range(10):
+            assert (await client.get("/me", headers=cookie)).status_code == 200
+            clock.advance(1)
+        clock.advance(4)
+        refused(await client.get("/me", headers=cookie), 401, "invalid_token")
+
+
 async def test_ids_of_others_open_nothing(running: World) -> None:
     """SEC-03, SEC-48, SEC-57: somebody else's session by its id is 404 like one that never was; operators of a query
     language are text."""

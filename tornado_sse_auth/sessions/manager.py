@@ -50,7 +50,9 @@ class SessionManager:
         self._options = options
         self._clock = clock
         self._audit = audit
-        self._cache = SessionCache(size=options.session_cache_size, ttl=options.session_cache_ttl, clock=clock)
+        # What is in use is read again, and counted as used, well before it would end as unused.
+        cache_ttl = min(options.session_cache_ttl, options.idle_ttl / 2)
+        self._cache = SessionCache(size=options.session_cache_size, ttl=cache_ttl, clock=clock)
         self.watch = SessionWatch(store, self._cache, clock)
         self._writes = SessionWrites(store, self.watch, metrics=metrics, clock=clock)
         self._validation = SessionValidation(
