@@ -182,7 +182,7 @@ async def test_who_must_sign_in_is_told_so_by_status(running: Running) -> None:
 
 
 async def test_foreign_pages_and_hosts_are_refused_before_anything_is_read(running: Running) -> None:
-    """T20, SEC-21, SEC-22: first Host, then Origin, then the credential; then the rest."""
+    """T20, SEC-20: first Host, then Origin, then the credential; then the rest."""
     _, ann = await running.sign_in()
     request = ann.modern("tools/list")
     for headers, status, code in (
