@@ -180,8 +180,12 @@ async def test_what_the_tool_ends_ends_everywhere(
                 client[database_name]["sessions"].update_one({"_id": ids[4]}, {"$set": {"schema": 99}})
 
         await asyncio.to_thread(damage)
+        four = await asyncio.to_thread(tool, "sessions", "revoke", ids[4], "--yes", "--json")
+        assert (four.status, four.document) == (0, {"ended": 1})
+        line = json.loads(caplog.records[-1].message)
+        assert (line["event"], line["session_id"], line["user_id"]) == ("revocation", ids[4], "")
         everybody = await asyncio.to_thread(tool, "sessions", "revoke-all", "--yes", "--json")
-        assert (everybody.status, everybody.document) == (0, {"ended": 2})
+        assert (everybody.status, everybody.document) == (0, {"ended": 1})
         for stream in streams[3:]:
             assert (await stream.next("end")).json() == {"reason": "revoked"}
         assert len(scripted_provider.calls("revoke")) == 3  # what cannot be read cannot be revoked there

@@ -9,8 +9,9 @@ import pytest
 
 from tests.parts.scripted_provider import Answer
 from tests.scenarios.refresh_kit import Kit
-from tornado_sse_auth.errors import ProviderUnavailableError
+from tornado_sse_auth.errors import ProviderUnavailableError, StoreUnavailableError
 from tornado_sse_auth.identity import Session, SessionState
+from tornado_sse_auth.sessions import lease
 from tornado_sse_auth.sessions.lease import LEASE_LENGTH
 from tornado_sse_auth.sessions.token_refresh import LeaseBusy, RefreshPostponed
 from tornado_sse_auth.stores.base import Lease
@@ -128,3 +129,29 @@ async def test_nobody_sends_in_a_pause_that_began_while_the_store_was_asked(
     # One on trial; the others have waited for what it says.
     assert sum(isinstance(result, Session) for result in results) == 1
     assert len(kit.scripted.calls("token")) == 2
+
+
+async def test_a_renewal_that_the_store_missed_comes_again_soon(kit: Kit, monkeypatch: pytest.MonkeyPatch) -> None:
+    """REL-02: not after another third of the lease: two misses would be its end."""
+    monkeypatch.setattr(lease, "LEASE_RENEWAL", 0.01)
+    monkeypatch.setattr(lease, "RENEWED_AGAIN_AFTER", 0.01)
+    session = await kit.session()
+    real, renewed, misses = kit.store.renew_lease, asyncio.Event(), 3
+
+    async def renew(*arguments: Any) -> bool:
+        nonlocal misses
+        monkeypatch.setattr(lease, "LEASE_RENEWAL", 3600.0)  # the regular one would come too late for this test
+        misses -= 1
+        if misses >= 0:
+            raise StoreUnavailableError(reason="away, says the test")
+        done = await real(*arguments)
+        renewed.set()
+        return done
+
+    monkeypatch.setattr(kit.store, "renew_lease", renew)
+    gate = asyncio.Event()
+    kit.scripted.script("token", Answer(gate=gate))
+    refreshing = asyncio.create_task(kit.attempt(session))
+    await asyncio.wait_for(renewed.wait(), 20)
+    gate.set()
+    assert (await refreshing).token_version == 2

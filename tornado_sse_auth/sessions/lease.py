@@ -117,6 +117,9 @@ class LeaseWatch:
         self._clock = clock
         self._watched: dict[str, _Watched] = {}
 
+    def __len__(self) -> int:
+        return len(self._watched)
+
     def look(self, row: Session) -> bool:
         """Note that the lease on this row has expired; True when that has lasted long enough."""
         now = self._clock.monotonic()
@@ -127,6 +130,7 @@ class LeaseWatch:
             or (watched.fence, watched.until) != (lease.fence, lease.until)
             or now - watched.looked > self._longest_blink
         ):
+            self._forget_unlooked(now)
             self._watched[row.id] = watched = _Watched(lease.fence, lease.until, now, now)
         watched.looked = now
         return self._is_over(watched)
@@ -143,6 +147,11 @@ class LeaseWatch:
     def forget_all(self) -> None:
         """The store did not answer: whoever holds a lease may have written in vain meanwhile."""
         self._watched.clear()
+
+    def _forget_unlooked(self, now: float) -> None:
+        """Sessions that nobody wants refreshed any more."""
+        for session_id in [name for name, old in self._watched.items() if now - old.looked > self._longest_blink]:
+            del self._watched[session_id]
 
     def _is_over(self, watched: _Watched) -> bool:
         now = self._clock.monotonic()

@@ -226,9 +226,9 @@ class SessionManager:
         self.watch.ended(session_id, "revoked")
         if session is not None:
             self.revoke_upstream(session)
-            self._audit.write(
-                "revocation", outcome="success", user_id=session.user_id, session_id=session_id, reason=reason
-            )
+        if session is not None or deleted:  # what cannot be read ends, too
+            user_id = session.user_id if session is not None else ""
+            self._audit.write("revocation", outcome="success", user_id=user_id, session_id=session_id, reason=reason)
         return deleted
 
     async def revoke_user(self, user_id: str) -> int:
