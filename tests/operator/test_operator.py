@@ -22,11 +22,12 @@ from pymongo import AsyncMongoClient, MongoClient
 
 from tests.parts import provider as oidc
 from tests.parts.mongod import ExternalMongo, ReplicaSet
-from tests.parts.scripted_provider import ScriptedProvider
+from tests.parts.scripted_provider import Answer, ScriptedProvider
 from tests.scenarios.server import Running, serve
-from tests.stores.backends import make_credential, make_grant, make_session, now_clock
+from tests.stores.backends import make_credential, make_grant, make_session, make_token_set, now_clock
 from tornado_sse_auth import Keyring, MongoEventLog, MongoSessionStore, OAuthProvider
 from tornado_sse_auth.operator import main
+from tornado_sse_auth.operator import sessions as operator_sessions
 from tornado_sse_auth.operator.terminal import Declined, Terminal
 
 OLD, NEW = (base64.b64encode(secrets.token_bytes(32)).decode() for _ in range(2))
@@ -193,6 +194,36 @@ async def test_what_the_tool_ends_ends_everywhere(
         _, session_id, _ = await sign_in("one")
         listed = (await asyncio.to_thread(tool, "sessions", "list", "--json")).document
         assert [one["id"] for one in listed["sessions"]] == [session_id]
+
+
+async def test_a_provider_that_hangs_holds_up_no_end(
+    tool: Tool,
+    scripted_provider: ScriptedProvider,
+    mongod: ReplicaSet | ExternalMongo,
+    database_name: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """SEC-50: after a theft everybody's sessions end first, however many pages of them there are; then the provider is
+    told of all."""
+    monkeypatch.setattr(operator_sessions, "PAGE", 2)
+    told = {"issuer": scripted_provider.issuer, "client_id": "app", "client_secret": scripted_provider.client_secret}
+    clock = now_clock()
+    gate = asyncio.Event()
+    scripted_provider.script("revoke", *[Answer(gate=gate)] * 5)
+    async with stored(mongod.uri, database_name) as db:
+        for number in range(5):
+            tokens = make_token_set(clock, str(number))
+            await db.insert(make_session(clock, f"s{number}", user_id=f"u{number}", token_set=tokens))
+        ending = asyncio.create_task(
+            asyncio.to_thread(lambda: tool("sessions", "revoke-all", "--yes", "--json", **told))
+        )
+        await scripted_provider.wait_for_calls("revoke", timeout=30)
+        assert [await db.find(f"s{number}") for number in range(5)] == [None] * 5
+        gate.set()
+        everybody = await ending
+    assert (everybody.status, everybody.document) == (0, {"ended": 5})
+    revoked = {call.form["token"] for call in scripted_provider.calls("revoke")}
+    assert revoked == {f"refresh-{number}" for number in range(5)}
 
 
 async def test_a_client_is_ended_and_the_sessions_stay(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 from ..errors import ConfigurationError
-from ..identity import Session
+from ..identity import Secret
 from ..stores.documents import UnreadableDocumentError, session_from
 from .arguments import Arguments
 from .deployment import Deployment
@@ -18,6 +18,7 @@ __all__ = ["list_sessions", "revoke", "revoke_all", "revoke_client", "revoke_use
 
 PAGE = 500
 REVOCATIONS_AT_A_TIME = 10
+Token = tuple[Secret, Literal["refresh_token", "access_token"]]
 UNTOLD = (
     "The provider was not told: the sessions' refresh tokens stay valid there until they expire. "
     "Give --issuer, --client-id and the keys to revoke them, too."
@@ -92,43 +93,54 @@ async def revoke_client(deployment: Deployment, given: Arguments, terminal: Term
 
 
 async def revoke_all(deployment: Deployment, given: Arguments, terminal: Terminal) -> int:
-    """End every session that was begun before now: whoever holds a copy of the database holds nothing that works."""
+    """End every session that was begun before now: whoever holds a copy of the database holds nothing that works. The
+    provider is told when all have ended: a slow one holds up nothing."""
     begun_until = time.time()
     about = await deployment.inventory.count()
     terminal.confirm(f"End all sessions of everybody, about {about} of them? All users must sign in again.")
     ended = 0
+    tokens: list[Token] = []
     while rows := await deployment.inventory.remove(begun_until=begun_until, limit=PAGE):
         ended += len(rows)
         terminal.progress(f"{ended} of about {about} sessions ended")
-        await _revoke_upstream(deployment, rows)
+        tokens += _tokens(deployment, rows)
     deployment.audit.write("revocation", outcome="success", reason=f"all {ended} sessions ended by an operator")
+    await _revoke_upstream(deployment, tokens, terminal)
     _tell_outcome(deployment, terminal, ended)
     return 0
 
 
-async def _revoke_upstream(deployment: Deployment, rows: Iterable[Mapping[str, Any]]) -> None:
-    provider, keyring = deployment.provider, deployment.keyring
-    if provider is None or keyring is None:
+def _tokens(deployment: Deployment, rows: Iterable[Mapping[str, Any]]) -> Iterator[Token]:
+    """What is to be revoked at the provider, where that is named: of each session the token that ends its grant."""
+    if deployment.provider is None or deployment.keyring is None:
         return
-    slots = asyncio.Semaphore(REVOCATIONS_AT_A_TIME)
-
-    async def revoke_tokens(session: Session) -> None:
-        token_set = session.token_set
-        if token_set is None:
-            return
-        async with slots:
-            if token_set.refresh_token is not None:
-                await provider.revoke(token_set.refresh_token, "refresh_token")
-            else:
-                await provider.revoke(token_set.access_token, "access_token")
-
-    readable = []
     for row in rows:
         try:
-            readable.append(session_from(row, keyring))
+            token_set = session_from(row, deployment.keyring).token_set
         except UnreadableDocumentError:
             continue  # it has ended, and that is all that can be done for it
-    await asyncio.gather(*map(revoke_tokens, readable))
+        if token_set is None:
+            continue
+        if token_set.refresh_token is not None:
+            yield token_set.refresh_token, "refresh_token"
+        else:
+            yield token_set.access_token, "access_token"
+
+
+async def _revoke_upstream(deployment: Deployment, tokens: Sequence[Token], terminal: Terminal) -> None:
+    provider = deployment.provider
+    if provider is None:
+        return
+    waiting, told = iter(tokens), 0
+
+    async def revoke_some() -> None:
+        nonlocal told
+        for token, hint in waiting:
+            await provider.revoke(token, hint)
+            told += 1
+            terminal.progress(f"{told} of {len(tokens)} tokens revoked at the provider")
+
+    await asyncio.gather(*(revoke_some() for _ in range(REVOCATIONS_AT_A_TIME)))
 
 
 def _tell_outcome(deployment: Deployment, terminal: Terminal, ended: int) -> None:
