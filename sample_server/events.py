@@ -13,6 +13,8 @@ from tornado_sse_auth.periodic import MonotonicPeriodicCallback
 
 __all__ = ["EventsHandler", "MeHandler", "PublishHandler", "Ticker"]
 
+SLOTS = 20  # of a second
+
 
 def channel_of(user: UserContext) -> str:
     """The channel on which a user's own events are published."""
@@ -20,11 +22,14 @@ def channel_of(user: UserContext) -> str:
 
 
 class Ticker:
-    """Sends `tick` {seq, token_expires_in} each second to the streams that follow it: one timer for all of them."""
+    """Sends `tick` {seq, token_expires_in} each second to the streams that follow it: one timer for all of them, which
+    takes them by turns, so that thousands do not hold up the loop."""
 
     def __init__(self) -> None:
-        self._sequence: dict[EventStream, int] = {}
-        self._periodic = MonotonicPeriodicCallback(self._tick, 1000)
+        self._slots: list[dict[EventStream, int]] = [{} for _ in range(SLOTS)]
+        self._hand = 0
+        self._newest = 0
+        self._periodic = MonotonicPeriodicCallback(self._tick, 1000 / SLOTS)
 
     def start(self) -> None:
         """Begin to tick."""
@@ -37,15 +42,19 @@ class Ticker:
     @contextmanager
     def follow(self, stream: EventStream) -> Iterator[None]:
         """Tick to `stream` as long as the block lasts."""
-        self._sequence[stream] = 0
+        self._newest = (self._newest + 1) % SLOTS
+        slot = self._slots[self._newest]
+        slot[stream] = 0
         try:
             yield
         finally:
-            del self._sequence[stream]
+            del slot[stream]
 
     def _tick(self) -> None:
-        for stream, sequence in list(self._sequence.items()):
-            self._sequence[stream] = sequence + 1
+        self._hand = (self._hand + 1) % SLOTS
+        slot = self._slots[self._hand]
+        for stream, sequence in list(slot.items()):
+            slot[stream] = sequence + 1
             ends = stream.upstream_expires_at
             left = None if ends is None else max(0, int(ends - time.time()))
             stream.offer({"seq": sequence + 1, "token_expires_in": left}, event="tick")

@@ -1,145 +1,274 @@
-"""A crowd comes back at once, among it clients that read slowly or not at all (REL-18, REL-20): what do others notice?
+"""Clients that read slowly or not at all, and then a crowd that comes back at once (REL-18, REL-20): what do others
+notice?
 
-One sample server with its demo provider on a real MongoDB. A process of its own asks for `/me` all the time; the
-server's own timer says how long a validation took. Half of the time nobody else is there, half of it the crowd.
+One sample server on a real MongoDB. A process of its own asks for `/me` all the time, in the name of twenty people; the
+server's own timer says how long a validation took. A third of the time nobody else is there, a third those who do not
+read, a third the crowd as well, again and again. What counts of it is the time from its return to the last of its
+streams; how its leaving is felt, all in one moment, is told besides.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import base64
 import json
+import os
 import resource
+import secrets
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
+import httpx
+from pymongo import AsyncMongoClient
+
+from tests.benchmarks.rows import percentile
 from tests.parts import mongod
 from tests.parts.process import ServerProcess, free_port
 from tests.parts.statsd import StatsDListener
 from tests.soak.findings import Findings
 from tests.soak.soak import Soak
+from tornado_sse_auth import CredentialKind, Keyring
+from tornado_sse_auth.options import Options
+from tornado_sse_auth.sessions.changes import SignedInUser, new_session
+from tornado_sse_auth.sessions.credentials import issue
+from tornado_sse_auth.stores.documents import session_document
 
 CROWD = 2000
+SESSIONS = 200  # of the crowd
+WAVE = 8.0  # seconds from one return of the crowd to the next
+OTHERS = 20
+READERS = 20
 SLOW = DEAD = 20
+EVENT = 32_768  # bytes, to each of those and to the readers
+PUBLISH_EVERY = 0.25
+WARM_UP = 3.0  # seconds that count for nothing
 AT_LEAST = 1.0  # milliseconds: below it a ratio of two p99s tells of the machine alone
+DATABASE = "tornado_sse_auth"
 ROOT = Path(__file__).parents[2]
+VALIDATE = "tornado_sse_auth.session.validate"
 
-# Its own process, so that the crowd's work here does not count as the server's.
 PROBE = """
-import http.client, json, sys, time
-host, bearer, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
+import http.client, itertools, json, sys, time
+orders = json.load(sys.stdin)
+host = f"127.0.0.1:{orders['port']}"
 connection = http.client.HTTPConnection(host, timeout=60)
-end = time.time() + seconds
-while time.time() < end:
+for number, bearer in enumerate(itertools.cycle(orders["bearers"])):
+    if time.time() > orders["until"]:
+        break
+    newcomer = number % 25 == 24
+    asked = http.client.HTTPConnection(host, timeout=60) if newcomer else connection
     begun = time.time()
-    connection.request("GET", "/me", headers={"Authorization": "Bearer " + bearer})
-    answer = connection.getresponse()
+    asked.request("GET", "/me", headers={"Authorization": "Bearer " + bearer})
+    answer = asked.getresponse()
     answer.read()
-    print(json.dumps([begun, (time.time() - begun) * 1000, answer.status]))
+    print(json.dumps([begun, (time.time() - begun) * 1000, answer.status, newcomer]))
+    if newcomer:
+        asked.close()
     time.sleep(0.02)
 """
 
 
-@dataclass
-class _Crowd:
-    """Streams that are opened, read in one way or another, and opened again."""
-
-    port: int
-    bearer: str
-    opened: int = 0
-    refused: int = 0
-    writers: list[asyncio.StreamWriter] = field(default_factory=list)
-
-    async def come(self, read: int | None, pause: float, until: float) -> None:
-        """One client: `read` bytes a time with a `pause` between (None: never any), away and back each few seconds."""
-        while time.monotonic() < until:
-            try:
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**12)
-            except OSError:
-                self.refused += 1
-                await asyncio.sleep(0.5)
-                continue
-            host = f"Host: 127.0.0.1:{self.port}\r\nAuthorization: Bearer {self.bearer}\r\n"
-            writer.write(f"GET /events HTTP/1.1\r\n{host}Last-Event-ID: 1\r\n\r\n".encode())
-            with contextlib.suppress(OSError, TimeoutError):
-                async with asyncio.timeout_at(asyncio.get_running_loop().time() + max(0.1, until - time.monotonic())):
-                    await self._stay(reader, read, pause)
-            writer.close()
-
-    async def _stay(self, reader: asyncio.StreamReader, read: int | None, pause: float) -> None:
-        if read is None:
-            await asyncio.sleep(3600)
-        head = await reader.read(read or 1)
-        self.opened += head.startswith(b"HTTP/1.1 200")
-        self.refused += not head.startswith(b"HTTP/1.1 200")
-        left = time.monotonic() + 5.0
-        while time.monotonic() < left and await reader.read(read or 1):  # noqa: ASYNC110 - that is how slowly it reads
-            await asyncio.sleep(pause)
-
-
 async def run(soak: Soak) -> Findings:
-    """Both halves."""
+    """The three parts, one after the other."""
     findings = Findings(scenario=soak.scenario)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     soak.tell("starting MongoDB and the server")
+    key = base64.b64encode(secrets.token_bytes(32)).decode()
     with mongod.replica_set(1) as servers:
         async with StatsDListener() as statsd:
-            port = free_port()
-            command = [sys.executable, "-m", "sample_server", f"--port={port}", "--max-streams-per-user=5000"]
-            command += [f"--statsd=127.0.0.1:{statsd.port}", "--mongodb-driver=pymongo"]
-            server = ServerProcess(
-                "server",
-                command,
-                ready=lambda process: process.wait_for_line("Ctrl-C ends it", 60),
-                environment={"SAMPLE_MONGODB_URI": servers.uri},
-            )
-            await asyncio.to_thread(server.start)
-            try:
-                await _measure(soak, findings, server, statsd, port)
-            finally:
-                await asyncio.to_thread(server.stop, 30)
+            with _sample(servers.uri, key, statsd.port) as (server, port):
+                bearers = await _bearers(servers.uri, key, OTHERS + 1 + SESSIONS)
+                await _measure(soak, findings, server, statsd, port, bearers)
             findings.must("Traceback" not in server.output, "the server wrote a traceback")
     return findings
 
 
-async def _measure(soak: Soak, findings: Findings, server: ServerProcess, statsd: StatsDListener, port: int) -> None:
-    bearer = server.wait_for_line(r"Bearer ([\w-]+)").group(1)
-    half = soak.seconds / 2
-    probe = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROBE, f"127.0.0.1:{port}", bearer, str(2 * half), stdout=asyncio.subprocess.PIPE
+@contextmanager
+def _sample(uri: str, key: str, statsd: int) -> Iterator[tuple[ServerProcess, int]]:
+    port = free_port()
+    command = [sys.executable, "-m", "sample_server", f"--port={port}", "--max-streams-per-user=5000"]
+    command += [f"--statsd=127.0.0.1:{statsd}", "--mongodb-driver=pymongo", f"--mongodb-database={DATABASE}"]
+    with ServerProcess(
+        "server",
+        command,
+        ready=lambda process: process.wait_for_line("Ctrl-C ends it", 60),
+        environment={"SAMPLE_MONGODB_URI": uri, "SAMPLE_ENCRYPTION_KEYS": key},
+        folder=ROOT,
+    ) as server:
+        yield server, port
+
+
+async def _bearers(uri: str, key: str, count: int) -> list[str]:
+    """One each of so many sessions in the database."""
+    options, keyring = Options(public_url="http://127.0.0.1"), Keyring.from_base64(key)
+    documents, bearers = [], []
+    for number in range(count):
+        user = SignedInUser(
+            user_id=f"soak|{number}",
+            scopes=frozenset({"events:write"}),
+            permissions=frozenset(),
+            subscription=None,
+            claims={},
+            token_set=None,
+        )
+        now = time.time()
+        secret, credential = issue(CredentialKind.BEARER, now=now, expires_at=now + 86_400)
+        documents.append(session_document(new_session(user, credential, now=now, options=options), keyring))
+        bearers.append(secret.reveal())
+    async with AsyncMongoClient[dict[str, Any]](uri) as client:
+        await client[DATABASE]["sessions"].insert_many(documents)
+    return bearers
+
+
+async def _child(*command: str, orders: Mapping[str, Any]) -> list[Any]:
+    """What the child was told to find out."""
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT
     )
-    asked = asyncio.create_task(probe.communicate())
+    output, _ = await child.communicate(json.dumps(orders).encode())
+    if child.returncode:
+        raise AssertionError(f"{command[:2]} ended with {child.returncode}")
+    return [json.loads(line) for line in output.splitlines()]
+
+
+async def _measure(
+    soak: Soak, findings: Findings, server: ServerProcess, statsd: StatsDListener, port: int, bearers: Sequence[str]
+) -> None:
+    others, reader, crowd = bearers[:OTHERS], bearers[OTHERS], bearers[OTHERS + 1 :]
     soak.begin()
-    before = len(statsd.samples("tornado_sse_auth.session.validate"))
-    await asyncio.sleep(half)
-    turned = time.time()
-    between = len(statsd.samples("tornado_sse_auth.session.validate"))
-    crowd, until = _Crowd(port, bearer), time.monotonic() + half
-    soak.tell(f"{CROWD} streams at once, {SLOW} slow, {DEAD} that read nothing")
-    await asyncio.gather(
-        *(crowd.come(65_536, 0.0, until) for _ in range(CROWD)),
-        *(crowd.come(16, 1.0, until) for _ in range(SLOW)),
-        *(crowd.come(None, 0.0, until) for _ in range(DEAD)),
-    )
-    validations = [sample.value for sample in statsd.samples("tornado_sse_auth.session.validate")]
-    output, _ = await asked
-    answers = [json.loads(line) for line in output.splitlines()]
-    findings.must(all(status == 200 for _, _, status in answers), "somebody who was signed in was refused")
-    alone, crowded = validations[before:between], validations[between:]
-    p99 = [_p99(alone), _p99(crowded)]
-    findings.notes.append(f"validation p99: {p99[0]:.3f} ms alone, {p99[1]:.3f} ms in the crowd")
+    third = soak.seconds / 3
+    begin = time.time() + WARM_UP
+    turns = [begin + third * number for number in range(4)]
+    told = {"port": port, "until": turns[3]}
+    async with AsyncExitStack() as stack:
+        fan_out = await stack.enter_async_context(_fan_out(port, reader))
+        asked = asyncio.create_task(_child("-c", PROBE, orders={**told, "bearers": others}))
+        stalled = asyncio.create_task(
+            _child(
+                "-m",
+                "tests.soak.reconnecting",
+                orders={**told, "begin": turns[1], "bearers": [reader], "slow": SLOW, "dead": DEAD},
+            )
+        )
+        waves = asyncio.create_task(
+            _child(
+                "-m",
+                "tests.soak.reconnecting",
+                orders={**told, "begin": turns[2], "bearers": list(crowd), "wave": WAVE, "streams": CROWD},
+            )
+        )
+        await asyncio.sleep(WARM_UP)
+        seen, memory = [len(statsd.samples(VALIDATE))], []
+        for part, turn in zip(("nobody else", "those who do not read", "the crowd"), turns[1:], strict=True):
+            soak.tell(part)
+            await asyncio.sleep(turn - time.time())
+            seen.append(len(statsd.samples(VALIDATE)))
+            memory.append(_memory(server))
+        answers, [closed], returns = await asked, await stalled, await waves
+        delays = fan_out.delays
+    validations = [sample.value for sample in statsd.samples(VALIDATE)]
+    timers = [percentile(validations[a:b], 99) for a, b in pairwise(seen)]
+    storms = [(wave["begun"], wave["complete"] or wave["begun"] + WAVE) for wave in returns]
+    leavings = [(wave["left"], wave["begun"]) for wave in returns[1:]]
+    windows = [[(turns[0], turns[1])], [(turns[1], turns[2])], storms, leavings]
+    parts = ["alone", "stalled readers", "the crowd returns", "it leaves"]
+
+    def within(values: Sequence[Sequence[float]], part: int) -> list[float]:
+        return [value for at, value, *_ in values if any(a <= at < b for a, b in windows[part])]
+
+    asked_again = [answer for answer in answers if not answer[3]]
+    newcomers = [answer for answer in answers if answer[3]]
+    requests = [percentile(within(asked_again, part), 99) for part in range(4)]
+    findings.must(all(status == 200 for _, _, status, _ in answers), "somebody who was signed in was refused")
+    rows = {
+        "session.validate, p99": timers,
+        "whole requests, p50": [percentile(within(asked_again, part), 50) for part in range(4)],
+        "whole requests, p99": requests,
+        "on a new connection, p50": [percentile(within(newcomers, part), 50) for part in range(4)],
+        f"an event of 32 KiB to {READERS} readers, p99": [percentile(within(delays, part), 99) for part in range(4)],
+    }
+    findings.notes += [
+        f"{name}: {', '.join(f'{value:.2f} ms {part}' for value, part in zip(values, parts, strict=False))}"
+        for name, values in rows.items()
+    ]
+    outcomes: Counter[str] = Counter()
+    for wave in returns:
+        outcomes.update(wave["answers"])
+    took = [end - start for start, end in storms]
     findings.notes.append(
-        f"whole requests p99: {_p99([ms for at, ms, _ in answers if at < turned]):.1f} ms alone, "
-        f"{_p99([ms for at, ms, _ in answers if at >= turned]):.1f} ms in the crowd"
+        f"{len(returns)} returns of {CROWD} streams of {SESSIONS} sessions, all open after "
+        f"{min(took):.1f} to {max(took):.1f} s; answers: {dict(outcomes)}"
     )
-    findings.notes.append(f"streams: {crowd.opened} opened, {crowd.refused} refused")
-    findings.must(crowd.opened >= CROWD, "not everybody got a stream")
-    findings.must(p99[1] <= 2 * max(p99[0], AT_LEAST), "validation takes more than twice as long in a crowd")
+    slow = sum(sample.value for sample in statsd.samples("tornado_sse_auth.stream.closed.slow_consumer"))
+    findings.notes.append(
+        f"{SLOW} slow and {DEAD} dead readers: {slow:.0f} closed as slow_consumer, seen by them {closed}; "
+        f"memory {memory[0]} MiB alone, {memory[1]} MiB with them, {memory[2]} MiB with the crowd"
+    )
+    findings.must(fan_out.refused == 0, f"{fan_out.refused} events were refused")
+    findings.must(slow > 0, "nobody was closed as slow_consumer")
+    findings.must(all(wave["opened"] == CROWD for wave in returns), "not everybody got a stream")
+    for name in ("session.validate, p99", "whole requests, p99"):
+        for part in (1, 2):
+            alone, crowded = max(rows[name][0], AT_LEAST), rows[name][part]
+            findings.must(crowded <= 2 * alone, f"{name}: {crowded:.1f} ms, {parts[part]}: above twice {alone:.1f} ms")
 
 
-def _p99(values: Sequence[float]) -> float:
-    return sorted(values)[int(len(values) * 0.99)] if values else float("nan")
+@dataclass
+class _FanOut:
+    """What is published to the readers, and how long (ms) it took each of them to have it; by time of publication."""
+
+    delays: list[tuple[float, float]]
+    port: int
+    bearer: str
+    refused: int = 0
+
+    async def __aenter__(self) -> _FanOut:
+        self._tasks = [asyncio.create_task(self._read()) for _ in range(READERS)]
+        self._tasks.append(asyncio.create_task(self._publish()))
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _publish(self) -> None:
+        headers = {"Authorization": f"Bearer {self.bearer}", "Content-Type": "application/json"}
+        url = f"http://127.0.0.1:{self.port}/publish"
+        filling = "x" * EVENT
+        async with httpx.AsyncClient(trust_env=False, timeout=60, headers=headers) as client:
+            while True:
+                answer = await client.post(url, content=json.dumps([time.time(), filling]))
+                self.refused += answer.status_code != 202
+                await asyncio.sleep(PUBLISH_EVERY)
+
+    async def _read(self) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=2**20)
+        try:
+            head = f"GET /events HTTP/1.1\r\nHost: 127.0.0.1:{self.port}\r\nAuthorization: Bearer {self.bearer}\r\n\r\n"
+            writer.write(head.encode())
+            while line := await reader.readline():
+                if line.startswith(b"data: ["):
+                    sent = float(line[7 : line.index(b",")])
+                    self.delays.append((sent, (time.time() - sent) * 1000))
+        finally:
+            writer.close()
+
+
+def _fan_out(port: int, bearer: str) -> _FanOut:
+    return _FanOut([], port, bearer)
+
+
+def _memory(server: ServerProcess) -> int:
+    pages = int(Path(f"/proc/{server.pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") // 2**20

@@ -1,4 +1,4 @@
-"""Look-ups by one field: those of one turn of the loop travel together."""
+"""Look-ups by one field: those that come together travel together."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ __all__ = ["LookUps"]
 Document = dict[str, Any]
 Question = tuple[bytes, "asyncio.Future[Document | None]"]
 
-TOGETHER = 64  # look-ups in one command
+TOGETHER = 16  # look-ups in one command: their requests go on in one turn of the loop
+UNDER_WAY = 4  # commands at a time
+PATIENCE = 0.05  # seconds: commands that take longer hold nobody up
 
 
 class LookUps:
     """Documents of `source` by the value of `field`, which has a unique index. A call of the driver costs far more
-    than what it brings, so a burst of requests pays for few of them; one alone waits for one turn of the loop.
+    than what it brings, so a burst of requests pays for few of them: those of one turn of the loop go together, and
+    while some commands are under way those of many turns. One alone waits for one turn.
 
     Nothing is answered by a read that began before the question. `values`: what `field` holds in a document.
     """
@@ -33,6 +36,7 @@ class LookUps:
         self._field = field
         self._values = values
         self._waiting: list[Question] = []
+        self._sending: asyncio.Handle | None = None
         self._asking: set[asyncio.Task[None]] = set()
 
     async def find(self, value: bytes) -> Document | None:
@@ -40,24 +44,50 @@ class LookUps:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Document | None] = loop.create_future()
         self._waiting.append((value, answer))
-        if len(self._waiting) == 1:
-            # In no request's context: the command is several requests', and a deadline of one is not the others'.
-            loop.call_soon(self._send, context=Context())
+        if self._sending is None:
+            self._arrange()
         return await answer
 
     async def close(self) -> None:
-        """Give up what is under way. Twice is once."""
+        """Give up what is under way, and what waits. Twice is once."""
+        if self._sending is not None:
+            self._sending.cancel()
+            self._sending = None
+        waiting, self._waiting = self._waiting, []
+        for _, answer in waiting:
+            if not answer.done():
+                answer.set_exception(StoreUnavailableError(reason="the look-up was given up"))
         tasks = list(self._asking)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def _arrange(self) -> None:
+        loop = asyncio.get_running_loop()
+        # In no request's context: the command is several requests', and a deadline of one is not the others'.
+        if len(self._asking) < UNDER_WAY:
+            self._sending = loop.call_soon(self._send, context=Context())
+        else:
+            self._sending = loop.call_later(PATIENCE, self._send, context=Context())
+
     def _send(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for first in range(0, len(waiting), TOGETHER):
-            task = asyncio.create_task(self._ask(waiting[first : first + TOGETHER]), name=f"look up {self._field}")
+        self._sending = None
+        free = UNDER_WAY - len(self._asking)
+        # None is free where commands hang: then nobody waits for them.
+        going = self._waiting[: TOGETHER * free] if free > 0 else self._waiting
+        self._waiting = self._waiting[len(going) :]
+        for first in range(0, len(going), TOGETHER):
+            task = asyncio.create_task(self._ask(going[first : first + TOGETHER]), name=f"look up {self._field}")
             self._asking.add(task)
-            task.add_done_callback(self._asking.discard)
+            task.add_done_callback(self._asked)
+        if self._waiting:
+            self._arrange()
+
+    def _asked(self, task: asyncio.Task[None]) -> None:
+        self._asking.discard(task)
+        if self._waiting and self._sending is not None:
+            self._sending.cancel()
+            self._arrange()
 
     async def _ask(self, questions: Sequence[Question]) -> None:
         reason: str | None = "the look-up was given up"

@@ -7,7 +7,7 @@ import logging
 import resource
 import socket
 import sys
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from http.client import responses
 from typing import Any, cast
 
@@ -18,6 +18,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from ..clock import SystemClock
 from ..errors import OverloadedError
+from .admission import Admission
 from .responses import error_answer
 
 __all__ = ["BoundedHTTPServer"]
@@ -36,9 +37,10 @@ class BoundedHTTPServer(HTTPServer):
     descriptors leaves after what store and provider need.
 
     One connection more is answered 503 and closed. Without this, a process at its limit spins: each turn of the loop
-    fails to accept, and says so with a traceback. The bodies that are still arriving, which Tornado keeps in memory
-    before anybody is asked who they are, have `max_body_memory` bytes in all (256 MiB) beyond the first 64 KiB of each;
-    the connection that brings more is closed. Takes the other arguments of `HTTPServer`.
+    fails to accept, and says so with a traceback. A crowd of newcomers is let in one by one, between the requests on
+    connections that are open. The bodies that are still arriving, which Tornado keeps in memory before anybody is asked
+    who they are, have `max_body_memory` bytes in all (256 MiB) beyond the first 64 KiB of each; the connection that
+    brings more is closed. Takes the other arguments of `HTTPServer`.
     """
 
     def initialize(
@@ -53,26 +55,26 @@ class BoundedHTTPServer(HTTPServer):
         self.body_memory = max_body_memory
         self._max_connections = _room() if max_connections is None else max_connections
         self._clock = SystemClock()
+        self._admissions: list[Admission] = []
         self._turned_away = 0
         self._said_at = -QUIET
+
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections from `sockets`, which listen."""
+        for listener in sockets:
+            admission = Admission(listener, self._handle_connection, self._clock)
+            self._sockets[listener.fileno()] = listener
+            self._handlers[listener.fileno()] = admission.close
+            self._admissions.append(admission)
 
     def stop(self) -> None:
         """Stop listening. Connections that wait to be accepted are served first: the kernel would reset them with the
         socket, and a proxy does not try a POST again that broke off."""
         if not self._stopped:
-            for listener in self._sockets.values():
-                self._accept_waiting(listener)
+            for admission in self._admissions:
+                admission.drain()
+            self._admissions.clear()
         super().stop()
-
-    def _accept_waiting(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                connection, address = listener.accept()
-            except ConnectionAbortedError:
-                continue
-            except OSError:  # none waits, or there is no descriptor for it
-                return
-            self._handle_connection(connection, address)
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
         """Called by Tornado for each connection that it has accepted."""
