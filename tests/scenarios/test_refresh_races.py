@@ -242,3 +242,23 @@ async def test_a_provider_that_is_gone_is_asked_by_a_few_and_for_all(kit: Kit) -
         assert seconds <= 90
     assert kit.metrics.counters["token.refresh.success"] == 150
     assert kit.scripted.revoked_families == 0
+
+
+async def test_a_success_does_not_end_the_pause_that_the_provider_asked_for(kit: Kit) -> None:
+    """REL-12: a provider that limits its clients lets some calls pass and tells others to wait: all wait, also when one
+    of those that passed is answered later."""
+    told, passed, waiting = [await kit.session(subject=name) for name in ("told", "passed", "waiting")]
+    gate = asyncio.Event()
+    kit.scripted.script_refresh("passed", Answer(gate=gate))
+    kit.scripted.script_refresh("told", Answer(status=429, headers={"Retry-After": "30"}))
+    under_way = asyncio.create_task(kit.attempt(passed))
+    await kit.scripted.wait_for_calls("token")
+    with pytest.raises(RefreshPostponed):
+        await kit.attempt(told)
+    gate.set()
+    assert (await under_way).token_version == 2
+    with pytest.raises(RefreshPostponed):
+        await kit.attempt(waiting)
+    assert len(kit.scripted.refreshes("waiting")) == 0
+    kit.clock.advance(31.0)
+    assert (await kit.attempt(waiting)).token_version == 2

@@ -51,7 +51,8 @@ class ProviderMetadata:
 
     def prompt(self, wanted: str) -> str | None:
         """The value of `prompt` nearest to `wanted`, "login" or "select_account", that the provider knows: one that it
-        does not is an error there. Where it is silent, "login", which more of them know."""
+        does not is an error at some. Where its metadata is silent, as it may be, "login": OpenID Connect Core, section
+        3.1.2.1, defines both, and more of them know this one. Who signs in anew may do so as somebody else."""
         known = self.prompts if self.prompts is not None else frozenset(("login",))
         return next((value for value in (wanted, "login", "select_account") if value in known), None)
 

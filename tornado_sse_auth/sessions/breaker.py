@@ -18,6 +18,7 @@ class ProviderBreaker:
     def __init__(self) -> None:
         self._failures = 0
         self._resume_at = 0.0
+        self._asked_until = 0.0
         self._open = False
         self._trial = False
 
@@ -38,15 +39,19 @@ class ProviderBreaker:
         """The call that began was never sent, or ended without telling of the provider's health."""
         self._trial = False
 
-    def answered(self) -> None:
-        """The provider works."""
+    def answered(self, now: float) -> None:
+        """The provider works. A pause that it asked for stays: the call may have passed its limit before others."""
         self._failures = 0
-        self._open = self._trial = False
+        self._trial = False
+        self._open = now < self._asked_until
+        self._resume_at = self._asked_until
 
     def failed(self, now: float, retry_after: float | None) -> None:
         """The provider failed; `retry_after` is the pause it asked for, in seconds."""
         self._failures += 1
         self._trial = False
+        if retry_after is not None:
+            self._asked_until = max(self._asked_until, now + retry_after)
         if retry_after is not None or self._failures >= FAILURES_TO_OPEN:
             pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** max(0, self._failures - FAILURES_TO_OPEN))
             self._open = True

@@ -129,10 +129,10 @@ class RefreshExchange:
             await self._give_back(lease)
             raise
         except RefreshRejected as rejected:
-            self._breaker.answered()
+            self._breaker.answered(self._clock.monotonic())
             return await self._rejected(lease, str(rejected))
         except ClientRejected as rejected:
-            self._breaker.answered()
+            self._breaker.answered(self._clock.monotonic())
             raise await self._misconfigured(lease, str(rejected)) from rejected
         except TransientFailure as failure:
             self._breaker.failed(self._clock.monotonic(), failure.retry_after)
@@ -140,7 +140,7 @@ class RefreshExchange:
         except BaseException:
             self._breaker.abandoned()
             raise
-        self._breaker.answered()
+        self._breaker.answered(self._clock.monotonic())
         self.condition.client_rejected_since = None
         self.condition.failures_in_a_row = 0
         self.condition.last_success = self._clock.time()
