@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from tests.benchmarks.progress import progress
 from tests.health.faults import (
     ANSWER_FAULTS,
     PROCESS_FAULTS,
@@ -58,9 +59,7 @@ async def all_of_them() -> list[Observed]:
 
 def tell(row: Observed) -> Observed:
     """Progress for whoever waits."""
-    print(
-        f"{row.fault}: {row.said}, seen after {row.seen_after:.1f} s, passes after {row.passes_after:.1f} s", flush=True
-    )
+    progress(f"{row.fault}: seen after {row.seen_after:.1f} s, passes after {row.passes_after:.1f} s")
     return row
 
 
@@ -85,7 +84,9 @@ def main() -> int:
     parser.add_argument("--write", type=Path, default=PAGE, metavar="FILE", help="where the page goes")
     arguments = parser.parse_args()
     logging.getLogger("tornado.access").setLevel(logging.CRITICAL)  # the scripted provider's
-    arguments.write.write_text(page(asyncio.run(all_of_them())))
+    rows = asyncio.run(all_of_them())
+    progress()
+    arguments.write.write_text(page(rows))
     return 0
 
 
