@@ -32,7 +32,8 @@ class StreamRecord:
     statuses: Counter[int] = field(default_factory=Counter)
     """Of every answer; what has no Retry-After though it is 503 counts as 5030."""
     ended: Counter[str] = field(default_factory=Counter)
-    """Streams that the server ended, by reason; `cut` where it did not say one, `unreachable` where none began."""
+    """Streams that the server ended, by reason; `cut` where it did not say one, `unreachable` where none began.
+    Not those that the follower left."""
     gaps: list[Any] = field(default_factory=list)
     notices: Counter[str] = field(default_factory=Counter)
     """Events of the server's own: open, auth_required, auth_restored, gap, end."""
@@ -139,7 +140,8 @@ class Follower:
         ended = "cut"
         async for event in self._events(reader):
             ended = await self._hear(event) or ended
-        self.record.ended[ended] += 1
+        if not self._hung_up:
+            self.record.ended[ended] += 1
         return None
 
     def _request(self, port: int) -> bytes:

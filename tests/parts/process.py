@@ -51,6 +51,9 @@ class ServerProcess:
         self._environment = {**os.environ, **(environment or {})}
         self._folder = folder
         self._stop_signal = stop_signal
+        self.absences: list[tuple[float, float]] = []
+        """When it was frozen, or killed and not ready again; epoch seconds."""
+        self._gone_at: float | None = None
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._child: subprocess.Popen[str] | None = None
@@ -106,6 +109,9 @@ class ServerProcess:
         except BaseException:
             self.kill()
             raise
+        if self._gone_at is not None:
+            self.absences.append((self._gone_at, time.time()))
+            self._gone_at = None
 
     def stop(self, timeout: float = 10.0) -> int | None:
         """Send the stop signal, wait `timeout` seconds, then kill. Gives the exit status; a second call does nothing.
@@ -125,6 +131,7 @@ class ServerProcess:
         """SIGKILL to the whole process group, and wait for its end."""
         if self._child is None:
             return
+        self._gone_at = self._gone_at or time.time()
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait(10)
@@ -153,12 +160,14 @@ class ServerProcess:
     @contextmanager
     def stopped(self) -> Iterator[None]:
         """Freeze the process group: it holds its sockets and answers nothing (SIGSTOP, then SIGCONT)."""
+        begun = time.time()
         self.signal(signal.SIGSTOP)
         try:
             yield
         finally:
             if self.alive:
                 self.signal(signal.SIGCONT)
+            self.absences.append((begun, time.time()))
 
     def wait_for_line(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
         """Wait until one line of the output (also one written before) matches; raises AssertionError otherwise."""

@@ -41,6 +41,13 @@ class Findings:
     """p99 in milliseconds of what a server with nothing to do for an answer takes to give it."""
     notes: list[str] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
+    promises: list[tuple[bool, str]] = field(default_factory=list)
+    """What was promised, with its figure, and whether it holds."""
+
+    def promise(self, holds: bool, text: str) -> None:
+        """Report `text` as held or not; a failure where it is not."""
+        self.promises.append((holds, text))
+        self.must(holds, text)
 
     def must(self, condition: bool, otherwise: str) -> None:
         """Note a failure where `condition` does not hold."""
@@ -67,6 +74,7 @@ class Findings:
         width = max(map(len, lines)) + 2
         rows = [f"  {name:<{width}}{value}" for name, value in lines.items()]
         rows += [f"  {note}" for note in self.notes]
+        rows += [f"  {'holds' if holds else 'BROKEN'}: {text}" for holds, text in self.promises]
         rows += [f"  FAILED: {failure}" for failure in self.failures]
         return "\n".join([f"{self.scenario}:", *rows])
 

@@ -24,6 +24,8 @@ FROZEN_SERVER = (2.0, 20.0)  # beyond a lease, and not so long that others prese
 FROZEN_PROVIDER = (1.0, 8.0)
 LEAVE = 0.3  # of all followers, at once
 SPARE_DESCRIPTORS = 100
+MEMORY = 1.25  # times the start's, when all streams were open
+LAG = 50.0  # milliseconds
 
 
 async def run(soak: Soak) -> Findings:
@@ -54,13 +56,39 @@ async def _disasters(soak: Soak, scene: Scene, findings: Findings) -> None:
     await asyncio.sleep(LEASES)
     await scene.population.finish(findings)
     disasters.crashes.judge(findings, await scene.judge.stats())
-    findings.must(not findings.streams_closed, f"streams closed: {findings.streams_closed}")
-    start, end = (sum(usage[at].descriptors for usage in findings.usage.values()) for at in (0, 1))
-    findings.must(end <= start + SPARE_DESCRIPTORS, f"descriptors: {start} at the start, {end} at the end")
+    _judge(findings, disasters, scene)
     findings.notes.append(
         "faults, with the worst time to recovery: "
         + ", ".join(f"{name} {count} ({worst[name]:.1f} s)" for name, count in sorted(counts.items()))
     )
+
+
+def _judge(findings: Findings, disasters: Disasters, scene: Scene) -> None:
+    """Each figure that is promised."""
+    without_cause = set(scene.history.lost_tokens) - disasters.crashes.orphaned
+    lost = sum(findings.sessions_lost.values())
+    findings.promise(not without_cause, f"{len(without_cause)} sessions signed out without cause, {lost} by a crash")
+    closed = sum(findings.streams_closed.values())
+    still = scene.population.open_streams
+    cut = scene.population.lost_connections["cut"]
+    findings.promise(closed == 0, f"{closed} streams closed by a server")
+    findings.promise(cut <= disasters.cut_off, f"{cut} streams cut, {disasters.cut_off} were open where one was killed")
+    findings.promise(still == USERS * STREAMS, f"{still} of {USERS * STREAMS} streams open at the end")
+    known, unknown = findings.doubles["outcome known"], findings.doubles["outcome unknown"]
+    findings.promise(known == 0, f"{known} tokens spent twice after a known outcome, {unknown} after an unknown one")
+    lost_events, doubled = findings.events_lost, findings.events_doubled
+    findings.promise(lost_events == doubled == 0, f"{lost_events} events lost, {doubled} doubled")
+    for name, (start, end) in findings.usage.items():
+        findings.promise(
+            end.memory <= MEMORY * start.memory, f"memory of {name}: {start.memory >> 20} MiB, then {end.memory >> 20}"
+        )
+    descriptors = [sum(usage[at].descriptors for usage in findings.usage.values()) for at in (0, 1)]
+    findings.promise(
+        descriptors[1] <= descriptors[0] + SPARE_DESCRIPTORS,
+        f"descriptors of both: {descriptors[0]} at the start, {descriptors[1]} at the end",
+    )
+    lag = findings.loop_lag or 0.0
+    findings.promise(lag < LAG, f"loop lag p99 {lag:.1f} ms, below {LAG:.0f} ms")
 
 
 class Disasters:
@@ -68,6 +96,8 @@ class Disasters:
 
     def __init__(self, soak: Soak, stage: Scene) -> None:
         self.crashes = Crashes(soak, stage.servers, stage.history)
+        self.cut_off = 0
+        """Streams of servers that were killed."""
         self._random = soak.random
         self._stage = stage
         self.all: dict[str, Callable[[], AbstractAsyncContextManager[None]]] = {
@@ -81,7 +111,9 @@ class Disasters:
     @asynccontextmanager
     async def server_killed(self) -> AsyncIterator[None]:
         """SIGKILL, and a new start."""
-        await self.crashes.kill(self._random.choice(self._stage.servers))
+        victim = self._random.choice(self._stage.servers)
+        self.cut_off += sum(follower.port == victim.port for follower in self._stage.population.followers)
+        await self.crashes.kill(victim)
         yield
 
     @asynccontextmanager

@@ -22,6 +22,7 @@ from tests.parts.sample_server import SampleServer, User, signed_in
 from tests.processes.event_history import violations
 from tests.processes.session_history import SessionHistory
 from tests.soak.findings import Findings, Usage
+from tests.soak.lag import LagProbe
 from tests.soak.soak import Soak
 
 SIGN_INS_AT_A_TIME = 4
@@ -29,7 +30,7 @@ SIGN_IN_ATTEMPTS = 10
 SIGN_IN_PAUSE = 1.0  # seconds between them
 PROBE_EVERY = 2.0  # seconds between one person's requests
 PUBLISH_EVERY = 1.5
-LIVEZ_EVERY = 0.1
+OWN_LAG_EVERY = 0.1
 ANSWERS = 5.0  # the longest a client waits for one
 AFTERGLOW = 5.0  # seconds after a revival in which an answer may still be the old one
 CATCH_UP = 60.0
@@ -71,7 +72,7 @@ class Population:
             timeout=ANSWERS,
             limits=httpx.Limits(max_connections=500, max_keepalive_connections=100),
         )
-        self._live: dict[int, list[float]] = {server.port: [] for server in servers}
+        self._lag = [LagProbe(server) for server in servers]
         self._own_lag: list[float] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._checks: set[asyncio.Task[None]] = set()
@@ -104,7 +105,8 @@ class Population:
         for person in self.people:
             self._tasks.append(asyncio.create_task(self._probe(person)))
             self._tasks.append(asyncio.create_task(self._publish_on(person)))
-        self._tasks += [asyncio.create_task(self._ask_livez(server)) for server in self._servers]
+        for probe in self._lag:
+            await self._stack.enter_async_context(probe)
         self._tasks.append(asyncio.create_task(self._feel_own_lag()))
         return self
 
@@ -182,9 +184,12 @@ class Population:
             server.name: (self._usage[server.name], Usage(server.memory(), server.descriptors()))
             for server in self._servers
         }
-        lags = [seconds for found in self._live.values() for seconds in found]
+        lags = [seconds for probe in self._lag for seconds in probe.seconds]
         findings.loop_lag = percentile(lags, 99) * 1000
         findings.notes += [
+            f"loop lag: p50 {percentile(lags, 50) * 1000:.1f} ms, worst {max(lags) * 1000:.0f} ms, "
+            f"{len(lags)} answers; "
+            f"{sum(probe.left_out for probe in self._lag)} left out, of a server that was away",
             f"the client's own lag, p99: {percentile(self._own_lag, 99) * 1000:.1f} ms",
             f"answers: {dict(sorted(self.statuses.items()))}",
             f"from the lease to the written result: {self._history.crash_window()}",
@@ -310,23 +315,11 @@ class Population:
             return False
         return True
 
-    async def _ask_livez(self, server: SampleServer) -> None:
-        while True:
-            begun = time.monotonic()
-            try:
-                await self._client.get(f"{server.url}/livez")
-                self._live[server.port].append(time.monotonic() - begun)
-            except httpx.HTTPError:
-                # It is being killed, or frozen: what it takes to come back is no lag of its loop.
-                while not await asyncio.to_thread(server.is_ready):  # noqa: ASYNC110 - in another process
-                    await asyncio.sleep(LIVEZ_EVERY)
-            await asyncio.sleep(LIVEZ_EVERY)
-
     async def _feel_own_lag(self) -> None:
         while True:
             begun = time.monotonic()
-            await asyncio.sleep(LIVEZ_EVERY)
-            self._own_lag.append(time.monotonic() - begun - LIVEZ_EVERY)
+            await asyncio.sleep(OWN_LAG_EVERY)
+            self._own_lag.append(time.monotonic() - begun - OWN_LAG_EVERY)
 
 
 def _has_all(person: Person) -> bool:
