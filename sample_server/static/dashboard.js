@@ -62,6 +62,7 @@ function begin({ targets: limits, slots: earlier, streams: counts, audit }) {
 function welcome(url) {
   stream.close();
   element('board').hidden = element('lamp').hidden = true;
+  element('audit').replaceChildren(); // it is its user's own
   element('welcome').hidden = false;
   const place = new URL(url ?? '/auth/login', location.href);
   place.searchParams.set('return_to', '/dashboard');

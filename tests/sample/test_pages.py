@@ -251,14 +251,20 @@ async def test_a_page_that_finds_the_server_down_asks_less_and_less(browser: Bro
     assert seen["hidden"]
 
 
-async def test_nothing_of_the_last_user_comes_after_them(browser: Browser, url: str) -> None:
-    """SEC-09: not in the page, not in an answer that was under way when they signed out."""
+async def test_nothing_of_the_last_user_comes_after_them(
+    browser: Browser, url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """SEC-09: not in the pages, not in an answer that was under way when they signed out."""
+    caplog.set_level(logging.INFO, logger="tornado_sse_auth.audit")
     seen = await browser.run(
         SIGN_IN
         + """
         await signIn('/');
         await until('.session-list li', 'this one');
         const claims = await text('#you-claims');
+        const dashboard = await context.newPage();
+        await dashboard.goto(params.url + '/dashboard');
+        await dashboard.locator('#audit tr').first().waitFor();
         const held = [];
         for (const path of ['**/auth/token', '**/auth/sessions', '**/publish']) {
           await page.route(path, async (route) => {
@@ -278,16 +284,19 @@ async def test_nothing_of_the_last_user_comes_after_them(browser: Browser, url: 
         for (const go of held) go();
         await Promise.all(answers);
         await page.waitForTimeout(200);
+        await dashboard.waitForSelector('#welcome:not([hidden])');
+        const lines = await dashboard.textContent('#audit');
         const left = await page.evaluate(() => {
           const gone = (id) => document.getElementById(id).textContent.trim();
           const ids = ['you-claims', 'you-name', 'bar-name', 'you-id', 'you-session', 'sessions', 'bearer-command',
             'bearer-result', 'publish-result', 'log'];
           return [...ids.map(gone), document.getElementById('publish-text').value];
         });
-        return { claims, left };
+        return { claims, left, audit: lines };
         """,
         url=url,
         timeout=90,
     )
     assert "demo" in seen["claims"] or "name" in seen["claims"]
+    assert seen["audit"].strip() == ""
     assert seen["left"] == [""] * 10 + ['{"text": "Hello, stream!"}']
