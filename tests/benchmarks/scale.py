@@ -21,7 +21,7 @@ from tests.benchmarks.progress import progress
 from tests.parts import mongod, provider
 from tests.scenarios.server import serve
 from tornado_sse_auth import Keyring, MongoSessionStore, OAuthProvider
-from tornado_sse_auth.sessions import refresh_exchange
+from tornado_sse_auth.sessions import refreshed_identity
 
 ACCOUNTS = 20
 ROUNDS = 10
@@ -181,7 +181,7 @@ def main() -> int:
     parser.add_argument("--opening-us", type=float, required=True, help="CPU to open a stream")
     parser.add_argument("--event-us", type=float, required=True, help="CPU of an event or heartbeat to one stream")
     given = parser.parse_args()
-    refresh_exchange.ENRICH_INTERVAL = 0.0  # tokens of ten minutes and more: userinfo is asked with each refresh
+    refreshed_identity.ENRICH_INTERVAL = 0.0  # tokens of ten minutes and more: userinfo is asked with each refresh
     with mongod.shared() as servers, provider.running() as issuer:
         try:
             costs = asyncio.run(measure(servers.uri, issuer))

@@ -13,7 +13,7 @@ from tornado_sse_auth.errors import InvalidTokenError, ProviderUnavailableError,
 from tornado_sse_auth.identity import Session, SessionState
 from tornado_sse_auth.sessions import lease
 from tornado_sse_auth.sessions.lease import LEASE_LENGTH
-from tornado_sse_auth.sessions.refresh_exchange import ENRICH_INTERVAL
+from tornado_sse_auth.sessions.refreshed_identity import ENRICH_INTERVAL
 from tornado_sse_auth.sessions.token_refresh import LeaseBusy, RefreshPostponed, TokenRefresher
 from tornado_sse_auth.stores.base import Lease
 
@@ -126,7 +126,7 @@ async def test_a_narrowed_scope_is_stored_with_the_token_set(kit: Kit, monkeypat
     def broken(claims: object, scopes: object) -> Any:
         raise KeyError("role")
 
-    monkeypatch.setattr(kit.refresher._exchange, "_mapper", broken)
+    monkeypatch.setattr(kit.refresher._identity, "_mapper", broken)
     kit.scripted.script("token", Answer(change={"scope": "openid offline_access profile"}))
     await kit.attempt(session)
     await kit.refresher.close(5.0)

@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 from ..audit import AuditLog
 from ..clock import Clock
 from ..errors import (
-    AuthError,
     InvalidTokenError,
     ProviderUnavailableError,
     ReauthorizationRequiredError,
-    StoreUnavailableError,
 )
 from ..identity import RefreshState, Secret, Session, SessionState, TokenSet
 from ..metrics import Metrics
 from ..oauth import (
     ClientRejected,
-    IdentityMapper,
     OAuthProvider,
     RefreshRejected,
     Spent,
@@ -34,6 +29,7 @@ from ..stores.base import Lease, SessionStore
 from .breaker import ProviderBreaker
 from .lease import HeldLease, LeaseBusy, unsent
 from .manager import SessionManager
+from .session_writes import until_written
 
 __all__ = [
     "ASSUMED_LIFETIME",
@@ -44,10 +40,8 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 ASSUMED_LIFETIME = 600.0  # of an access token whose answer names no `expires_in`
-ENRICH_INTERVAL = 600.0
 LONGEST_BACKOFF = 30.0
 MISCONFIGURED_PAUSE = 60.0
 MAX_PRESENTATIONS = 2
@@ -83,7 +77,6 @@ class RefreshExchange:
         provider: OAuthProvider,
         sessions: SessionManager,
         *,
-        identity_mapper: IdentityMapper,
         metrics: Metrics,
         clock: Clock,
         audit: AuditLog,
@@ -91,7 +84,6 @@ class RefreshExchange:
         self._store = store
         self._provider = provider
         self._sessions = sessions
-        self._mapper = identity_mapper
         self._metrics = metrics
         self._clock = clock
         self._audit = audit
@@ -163,7 +155,7 @@ class RefreshExchange:
 
     async def _give_back(self, lease: Lease) -> None:
         session = lease.session
-        await self._until_written(
+        await until_written(
             lambda: self._sessions.written(self._store.release_lease(session.id, lease.fence, unsent(session.refresh)))
         )
 
@@ -171,7 +163,7 @@ class RefreshExchange:
 
     async def _rejected(self, lease: Lease, reason: str) -> Session:
         """`invalid_grant`: the row is read once more, since another process may have won."""
-        row = await self._until_written(lambda: self._store.find(lease.session.id))
+        row = await until_written(lambda: self._store.find(lease.session.id))
         if row is None:
             raise InvalidTokenError(reason="the session is gone")
         if row.state is SessionState.ACTIVE and row.token_version != lease.session.token_version:
@@ -189,7 +181,7 @@ class RefreshExchange:
         wanted = replace(session, reauth=Secret.random(), reauth_reason=reason)
         version = session.token_version
         if session.state is SessionState.ACTIVE:
-            row = await self._until_written(
+            row = await until_written(
                 lambda: self._sessions.written(self._store.require_reauthorization(wanted, spent_version=version))
             )
             if row is not None:
@@ -237,9 +229,7 @@ class RefreshExchange:
             not_before=until,
             failures=before.failures + 1,
         )
-        await self._until_written(
-            lambda: self._sessions.written(self._store.release_lease(session.id, lease.fence, state))
-        )
+        await until_written(lambda: self._sessions.written(self._store.release_lease(session.id, lease.fence, state)))
         return RefreshPostponed(until, reason, failure=failure)
 
     # -- after a success -------------------------------------------------------------------------------------------
@@ -280,7 +270,7 @@ class RefreshExchange:
                 )
 
         try:
-            saved = await self._until_written(
+            saved = await until_written(
                 lambda: self._sessions.written(
                     self._store.save_refresh(wanted, spent_version=spent.token_version, lost_scopes=lost)
                 ),
@@ -295,70 +285,10 @@ class RefreshExchange:
         return saved
 
     async def _overtaken(self, unsaved: Session) -> Session:
-        row = await self._until_written(lambda: self._store.find(unsaved.id))
+        row = await until_written(lambda: self._store.find(unsaved.id))
         if row is None:
             self._sessions.revoke_upstream(unsaved)
             raise InvalidTokenError(reason="the session is gone")
         if row.state is not SessionState.ACTIVE:
             raise ReauthorizationRequiredError(reason=row.reauth_reason)
         return row
-
-    async def update_identity(self, saved: Session, answer: TokenResponse) -> None:
-        """What the new ID token and userinfo say of the user. A failure keeps what was known."""
-        subject = saved.claims.get("sub")
-        if subject is None or saved.claims.get("iss") != self._provider.issuer:
-            return
-        signed: Mapping[str, Any] = {}
-        if answer.id_token is not None:
-            signed = await self._learn("ID token", saved, self._provider.verify_id_token(answer.id_token, nonce=None))
-            if signed.get("sub", subject) != subject:
-                reason = "a refresh answered for another subject"
-                await self._until_written(lambda: self._sessions.revoke(saved.id, reason=reason))
-                return
-        told: Mapping[str, Any] = {}
-        enriched_at = saved.enriched_at
-        if self._clock.time() - saved.enriched_at >= ENRICH_INTERVAL:
-            enriched_at = self._clock.time()
-            told = await self._learn(
-                "userinfo", saved, self._provider.userinfo(answer.access_token, subject=str(subject))
-            )
-
-        if not signed and not told and enriched_at == saved.enriched_at:
-            return
-
-        def change(session: Session) -> Session | None:
-            changed = replace(session, enriched_at=enriched_at)
-            if signed or told:
-                # Both together say all there is, as at sign-in; one of them alone adds to what is known.
-                known = {} if signed and told else session.claims
-                assert session.token_set is not None  # noqa: S101 - it was just refreshed
-                identity = self._mapper({**known, **told, **signed}, session.token_set.scopes)
-                changed = replace(
-                    changed,
-                    permissions=identity.permissions,
-                    subscription=identity.subscription,
-                    claims=MappingProxyType({**identity.claims, "iss": self._provider.issuer, "sub": subject}),
-                )
-            return changed if changed != session else None
-
-        await self._until_written(lambda: self._sessions.update_read(saved, change))
-
-    async def _learn(self, what: str, session: Session, question: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
-        try:
-            return await question
-        except AuthError as error:
-            _log.warning("%s of session %s was not taken over: %s", what, session.id, error)
-            return {}
-
-    async def _until_written(self, write: Callable[[], Awaitable[T]], on_delay: Callable[[], None] | None = None) -> T:
-        """Write again until the store has acknowledged it; the owner of the attempt bounds the wait."""
-        pause = 0.1
-        while True:
-            try:
-                return await write()
-            except StoreUnavailableError as error:
-                if on_delay is not None:
-                    on_delay()
-                _log.warning("the outcome of a refresh is not stored yet: %s", error)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-                pause = min(2.0, pause * 2)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -12,7 +15,9 @@ from ..metrics import Metrics
 from ..stores.base import SessionStore, VersionConflict
 from .watch import SessionWatch
 
-__all__ = ["SessionWrites"]
+__all__ = ["SessionWrites", "until_written"]
+
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -58,3 +63,18 @@ class SessionWrites:
         result = await write
         self._metrics.timing("store.write", self._clock.monotonic() - started)
         return result
+
+
+async def until_written(write: Callable[[], Awaitable[T]], on_delay: Callable[[], None] | None = None) -> T:
+    """Write the outcome of a refresh again until the store has acknowledged it; the owner of the attempt bounds the
+    wait. `on_delay` is called each time that it was not."""
+    pause = 0.1
+    while True:
+        try:
+            return await write()
+        except StoreUnavailableError as error:
+            if on_delay is not None:
+                on_delay()
+            _log.warning("the outcome of a refresh is not stored yet: %s", error)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
+            pause = min(2.0, pause * 2)

@@ -25,6 +25,7 @@ from ..stores.base import Lease, LeaseRefused, SessionStore
 from .lease import LEASE_LENGTH, LEASE_RENEWAL, HeldLease, LeaseBusy, LeaseTerm, LeaseWatch, unsent
 from .manager import SessionManager
 from .refresh_exchange import MAX_PRESENTATIONS, RefreshExchange, RefreshPostponed
+from .refreshed_identity import RefreshedIdentity
 from .slots import CallSlots
 
 __all__ = ["LeaseBusy", "RefreshPostponed", "TokenRefresher"]
@@ -64,9 +65,8 @@ class TokenRefresher:
         self._clock = clock
         self._owner = uuid.uuid4().hex
         self._slots = CallSlots(options.refresh_concurrency)
-        self._exchange = RefreshExchange(
-            store, provider, sessions, identity_mapper=identity_mapper, metrics=metrics, clock=clock, audit=audit
-        )
+        self._exchange = RefreshExchange(store, provider, sessions, metrics=metrics, clock=clock, audit=audit)
+        self._identity = RefreshedIdentity(provider, sessions, identity_mapper=identity_mapper, clock=clock)
         self._flights: dict[str, _Flight] = {}
         self._watch = LeaseWatch(max(LEASE_RENEWAL, 3 * options.refresh_interval), clock)
         # Leases of ours that were perhaps taken, under which nothing was sent: the answer of the store was lost.
@@ -220,7 +220,7 @@ class TokenRefresher:
             flight.outcome.set_result(saved)
         if saved.token_version == held.lease.session.token_version + 1:
             self._metrics.timing("token.refresh", self._clock.monotonic() - began)
-            await self._exchange.update_identity(saved, answer)
+            await self._identity.update(saved, answer)
 
     async def _take(self, session_id: str, spent_version: int) -> HeldLease | Session:
         """The lease, or the session when there is nothing to send."""

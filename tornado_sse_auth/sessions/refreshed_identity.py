@@ -1,0 +1,81 @@
+"""What a refresh says of its user: learnt and written once its token set is safe."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from ..clock import Clock
+from ..errors import AuthError
+from ..identity import Session
+from ..oauth import IdentityMapper, OAuthProvider, TokenResponse
+from .manager import SessionManager
+from .session_writes import until_written
+
+__all__ = ["ENRICH_INTERVAL", "RefreshedIdentity"]
+
+_log = logging.getLogger(__name__)
+
+ENRICH_INTERVAL = 600.0  # seconds between two looks at userinfo
+
+
+class RefreshedIdentity:
+    """Reads the new ID token and, now and then, userinfo; a session whose tokens are another user's ends."""
+
+    def __init__(
+        self, provider: OAuthProvider, sessions: SessionManager, *, identity_mapper: IdentityMapper, clock: Clock
+    ) -> None:
+        self._provider = provider
+        self._sessions = sessions
+        self._mapper = identity_mapper
+        self._clock = clock
+
+    async def update(self, saved: Session, answer: TokenResponse) -> None:
+        """What the new ID token and userinfo say of the user. A failure keeps what was known."""
+        subject = saved.claims.get("sub")
+        if subject is None or saved.claims.get("iss") != self._provider.issuer:
+            return
+        signed: Mapping[str, Any] = {}
+        if answer.id_token is not None:
+            signed = await self._learn("ID token", saved, self._provider.verify_id_token(answer.id_token, nonce=None))
+            if signed.get("sub", subject) != subject:
+                reason = "a refresh answered for another subject"
+                await until_written(lambda: self._sessions.revoke(saved.id, reason=reason))
+                return
+        told: Mapping[str, Any] = {}
+        enriched_at = saved.enriched_at
+        if self._clock.time() - saved.enriched_at >= ENRICH_INTERVAL:
+            enriched_at = self._clock.time()
+            told = await self._learn(
+                "userinfo", saved, self._provider.userinfo(answer.access_token, subject=str(subject))
+            )
+
+        if not signed and not told and enriched_at == saved.enriched_at:
+            return
+
+        def change(session: Session) -> Session | None:
+            changed = replace(session, enriched_at=enriched_at)
+            if signed or told:
+                # Both together say all there is, as at sign-in; one of them alone adds to what is known.
+                known = {} if signed and told else session.claims
+                assert session.token_set is not None  # noqa: S101 - it was just refreshed
+                identity = self._mapper({**known, **told, **signed}, session.token_set.scopes)
+                changed = replace(
+                    changed,
+                    permissions=identity.permissions,
+                    subscription=identity.subscription,
+                    claims=MappingProxyType({**identity.claims, "iss": self._provider.issuer, "sub": subject}),
+                )
+            return changed if changed != session else None
+
+        await until_written(lambda: self._sessions.update_read(saved, change))
+
+    async def _learn(self, what: str, session: Session, question: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
+        try:
+            return await question
+        except AuthError as error:
+            _log.warning("%s of session %s was not taken over: %s", what, session.id, error)
+            return {}
