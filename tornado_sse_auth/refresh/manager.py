@@ -28,6 +28,7 @@ _log = logging.getLogger(__name__)
 CLOCK_JUMP = 2.0  # seconds between wall and monotonic clock within one tick
 SPREAD = 30.0  # seconds over which what is overdue after such a jump is spread
 AFTER_ERROR = 5.0
+MOST_LEEWAY = 90.0  # seconds for which a refresh gives way to requests
 
 
 @dataclass(slots=True)
@@ -178,7 +179,8 @@ class RefreshManager:
             now=self._clock.time(),
         )
         if known.due_wall is not None and session.token_set is not None:
-            known.latest_wall = (known.due_wall + session.token_set.expires_at) / 2
+            half = (session.token_set.expires_at - known.due_wall) / 2
+            known.latest_wall = known.due_wall + min(MOST_LEEWAY, half)
         if known.due_wall is None:
             self._refreshes.discard(session.id)
         elif session.id not in self._refreshing:

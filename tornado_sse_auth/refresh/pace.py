@@ -6,8 +6,8 @@ __all__ = ["Pace"]
 
 SHORTEST = 0.005  # seconds between two starts
 LONGEST = 0.2
-ON_TIME = 0.004  # seconds by which a timer of an idle loop may come late
-SLOWER, FASTER = 1.25, 0.95
+ON_TIME = 0.002  # seconds by which a timer of an idle loop may come late
+SLOWER, FASTER = 1.25, 0.99  # as long as fewer than one timer in twenty is late, the gap shrinks
 
 
 class Pace:
