@@ -17,6 +17,7 @@ from tests.stores.backends import MOTOR, PYMONGO, Heard, connect, now_clock
 from tests.stores.log_backends import AGE, LogBackend, MemoryLogBackend, MongoLogBackend
 from tornado_sse_auth.errors import ConfigurationError, RequestTooLargeError, StoreUnavailableError
 from tornado_sse_auth.events import EventLog, LogEvent, LogRange, MemoryEventLog, MongoEventLog
+from tornado_sse_auth.events.base import RANGE_BYTES
 
 DRIVERS = (MOTOR, PYMONGO)
 ON_MONGOD = [pytest.param(driver, marks=pytest.mark.real("mongod")) for driver in DRIVERS]
@@ -168,6 +169,25 @@ async def test_a_range_is_read_in_pages(log: EventLog) -> None:
     assert not (await log.read("c", given[4], limit=10)).gap
     foreign = await log.read("c", given[-1] + 1, limit=10)
     assert (numbers(foreign), foreign.gap) == (given[:10], True)
+
+
+async def test_a_range_of_large_events_is_a_short_one(backend: LogBackend, log: EventLog) -> None:
+    """REL-20: whoever waits for a client that does not read holds about 256 KiB of copies, whatever it has missed."""
+    given = [await log.publish("c", letter * size) for letter in "xé" for size in (300_000, 100_000, 90_000, 80_000, 9)]
+    found: list[LogEvent] = []
+    after = 0
+    while not (page := await log.read("c", after)).complete:
+        found += page.events
+        after = found[-1].n
+        if isinstance(backend, MongoLogBackend):
+            assert sum(len(event.data.encode()) for event in page.events[:-1]) < RANGE_BYTES
+    found += page.events
+    assert [event.n for event in found] == given
+    again = (await log.read("c", given[3])).events
+    if isinstance(backend, MongoLogBackend):
+        assert [event.n for event in again] == [given[4], given[5]]
+    else:
+        assert all(one is two for one, two in zip(again, found[4:], strict=True)), "memory holds each event once"
 
 
 async def test_no_more_than_size_is_visible(backend: LogBackend) -> None:

@@ -10,9 +10,10 @@ from typing import Any
 
 from ..errors import RequestTooLargeError
 
-__all__ = ["MAX_EVENT_BYTES", "EventListener", "EventLog", "LogEvent", "LogRange", "event_text"]
+__all__ = ["MAX_EVENT_BYTES", "RANGE_BYTES", "EventListener", "EventLog", "LogEvent", "LogRange", "event_text"]
 
 MAX_EVENT_BYTES = 1_048_576
+RANGE_BYTES = 262_144
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,11 @@ class LogRange:
     gap: bool
     oldest: int
     newest: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether there was nothing more to read."""
+        return not self.events or self.events[-1].n >= self.newest
 
 
 EventListener = Callable[[LogEvent | None], None]
@@ -99,7 +105,10 @@ class EventLog(ABC):
     @abstractmethod
     async def read(self, channel: str, after: int, *, limit: int = 256) -> LogRange:
         """The events with a number above `after`, in order, at most `limit`. 0 stands for "all there is" and has no
-        gap; a number above `newest` is one of another log: a gap, and everything there is."""
+        gap; a number above `newest` is one of another log: a gap, and everything there is.
+
+        Who asks may hold the answer for as long as a client takes to read it: a log that makes a copy of each event
+        for it ends it with the one that fills `RANGE_BYTES`."""
 
     @abstractmethod
     def subscribe(self, channel: str, listener: EventListener) -> Callable[[], None]:

@@ -18,7 +18,7 @@ from pymongo.read_concern import ReadConcern
 from ..clock import Clock, SystemClock
 from ..errors import StoreUnavailableError
 from ..mongodb import ChangeFeed, Database, bounded, collection, require_replica_set, settled, starting
-from .base import EventListener, EventLog, LogEvent, LogRange, event_text
+from .base import RANGE_BYTES, EventListener, EventLog, LogEvent, LogRange, event_text
 from .mongo_channel import ChannelWriter, Entry
 from .subscriptions import Subscriptions
 
@@ -124,7 +124,7 @@ class MongoEventLog(EventLog):
             oldest = max(await self._end(self._durable, channel, 1), newest - self._size + 1)
             foreign = after > newest
             start = oldest if after <= 0 or foreign else max(after + 1, oldest)
-            found = self._durable.find({"_id": _numbers(channel, start, LAST)}).sort("_id", 1).limit(limit)
+            found = await settled(self._durable.aggregate(_range(channel, start, limit)))
             events = tuple(map(_event, await found.to_list(None)))
         if events:
             newest = max(newest, events[-1].n)
@@ -219,6 +219,18 @@ class MongoEventLog(EventLog):
 def _numbers(channel: str, first: int, last: int) -> Document:
     """A range of `_id`: embedded documents compare field by field."""
     return {"$gte": {"c": channel, "n": Int64(first)}, "$lte": {"c": channel, "n": Int64(last)}}
+
+
+def _range(channel: str, first: int, limit: int) -> list[Document]:
+    """At most `limit` events from `first` on, without those before which there are `RANGE_BYTES` already."""
+    before = {"$sum": {"$strLenBytes": "$data"}, "window": {"documents": ["unbounded", -1]}}
+    return [
+        {"$match": {"_id": _numbers(channel, first, LAST)}},
+        {"$sort": {"_id": 1}},
+        {"$limit": limit},
+        {"$setWindowFields": {"sortBy": {"_id": 1}, "output": {"before": before}}},
+        {"$match": {"before": {"$not": {"$gte": RANGE_BYTES}}}},
+    ]
 
 
 def _event(document: Mapping[str, Any]) -> LogEvent:

@@ -118,7 +118,7 @@ class _Feed:
             # What was heard and is not in the log has expired: there is nothing more to read.
             last = self._last
             caught_up = last is None or last <= stream.position or (not found.events and last == heard)
-            if caught_up and len(found.events) < READ_LIMIT:
+            if caught_up and found.complete:
                 break
         if self._last is None:
             self._last = stream.position
@@ -172,7 +172,7 @@ class _Feed:
                 await asyncio.sleep(0)  # sockets get to send: a burst of ours makes nobody a slow consumer
             if found.gap and not found.events:
                 last = self._last = found.newest
-            if len(found.events) < READ_LIMIT and not self._again:
+            if found.complete and not self._again:
                 self._catching_up = None
                 return
 
