@@ -105,8 +105,8 @@ class RefreshCheck(Check):
             what="tokens have not been refreshed in time",
             detail=f"{classes}; the oldest for {max(longest, overdue):.0f} s",
             hurts="calls to other services on behalf of these users get 503 once their tokens expire; streams go on",
-            remedy="look at the checks of the provider, the store and the loop (refreshes give way to requests), and for "
-            "the sessions in the audit log",
+            remedy="look at the checks of provider, store and loop (refreshes give way to requests), and for the "
+            "sessions in the audit log",
         )
         return Answer(status=Status.WARN, trouble=trouble, measurements=measurements)
 
