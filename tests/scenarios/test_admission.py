@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
+import pytest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
+from tests.streams.serving import until
 from tornado_sse_auth import BoundedHTTPServer
+from tornado_sse_auth.web import admission
 
 CROWD = 150
 
@@ -48,3 +53,90 @@ async def test_who_is_inside_is_served_before_the_crowd() -> None:
         writer.close()
     server.stop()
     await server.close_all_connections()
+
+
+class Slow(RequestHandler):
+    """Waits for its gate, `/stream` with the headers sent; everybody else does not."""
+
+    def initialize(self, gate: asyncio.Event, inside: list[str]) -> None:
+        self.gate = gate
+        self.inside = inside
+
+    async def get(self, name: str) -> None:
+        if name != "quick":
+            self.inside.append(name)
+            if name == "stream":
+                await self.flush()
+            await self.gate.wait()
+        self.finish(name)
+
+
+@asynccontextmanager
+async def slow_server(gate: asyncio.Event, inside: list[str]) -> AsyncIterator[int]:
+    server = BoundedHTTPServer(Application([(r"/(.*)", Slow, {"gate": gate, "inside": inside})]))
+    (listener,) = bind_sockets(0, "127.0.0.1")
+    server.add_socket(listener)
+    try:
+        async with asyncio.timeout(30):
+            yield listener.getsockname()[1]
+    finally:
+        gate.set()
+        server.stop()
+        await server.close_all_connections()
+
+
+async def send(port: int, content: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(content)
+    return reader, writer
+
+
+def get(name: str) -> bytes:
+    return f"GET /{name} HTTP/1.1\r\nHost: here\r\n\r\n".encode()
+
+
+async def test_so_many_newcomers_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """REL-18: of forty eight are let in; when they leave, or have the headers of their answers, the next are. Who is
+    inside is answered meanwhile."""
+    monkeypatch.setattr(admission, "COUNTS_FOR", 60.0)
+    gate, inside = asyncio.Event(), list[str]()
+    async with slow_server(gate, inside) as port:
+        old = await send(port, get("quick"))
+        await old[0].readuntil(b"quick")
+        crowd = [await send(port, get("wait")) for _ in range(16)]
+        await until(lambda: len(inside) == admission.AT_A_TIME)
+        for _ in range(20):
+            old[1].write(get("quick"))
+            await old[0].readuntil(b"quick")
+        assert len(inside) == admission.AT_A_TIME
+        for _, writer in crowd[:8]:
+            writer.transport.abort()
+        await until(lambda: len(inside) == 16)
+        streams = [await send(port, get("stream")) for _ in range(24)]
+        assert "stream" not in inside
+        for _, writer in crowd[8:]:
+            writer.transport.abort()
+        for reader, _ in streams:
+            await reader.readuntil(b"\r\n\r\n")
+        assert inside.count("stream") == 24
+        for _, writer in [old, *streams]:
+            writer.close()
+
+
+@pytest.mark.parametrize(
+    ("content", "counts_for"),
+    [(b"", 60.0), (b"GET /quick HT", 60.0), (get("wait"), admission.COUNTS_FOR)],
+    ids=["silent", "half a request", "slow answer"],
+)
+async def test_who_holds_up_nobody(monkeypatch: pytest.MonkeyPatch, content: bytes, counts_for: float) -> None:
+    """REL-24: two hundred who ask nothing, or half of something, or for what takes long, are ahead of one who is
+    answered all the same."""
+    monkeypatch.setattr(admission, "COUNTS_FOR", counts_for)
+    gate, inside = asyncio.Event(), list[str]()
+    async with slow_server(gate, inside) as port:
+        ahead = [await send(port, content) for _ in range(200)]
+        reader, writer = await send(port, get("quick"))
+        await reader.readuntil(b"quick")
+        assert not gate.is_set()
+        for _, other in [*ahead, (reader, writer)]:
+            other.close()

@@ -1,10 +1,12 @@
 """Clients that read slowly or not at all, and then a crowd that comes back at once (REL-18, REL-20): what do others
 notice?
 
-One sample server on a real MongoDB. A process of its own asks for `/me` all the time, in the name of twenty people; the
-server's own timer says how long a validation took. A third of the time nobody else is there, a third those who do not
-read, a third the crowd as well, again and again. What counts of it is the time from its return to the last of its
-streams; how its leaving is felt, all in one moment, is told besides.
+One sample server on a real MongoDB. A process of its own asks for `/me` all the time, in the name of twenty people, and
+another does on a new connection each time; the server writes down how long each validation took. A third of the time
+nobody else is there, a third those who do not read, a third the crowd as well, again and again. What counts of it is
+the time from its return to the last of its streams, and everybody else's validations in it; the crowd's own, and how
+its leaving is felt, all in one moment, are told besides. Those who do not read come back as soon as they are closed,
+with a `Last-Event-ID` that is long gone: they stay until the end, each with a replay that waits for it.
 """
 
 from __future__ import annotations
@@ -16,12 +18,12 @@ import os
 import resource
 import secrets
 import sys
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -52,26 +54,25 @@ WARM_UP = 3.0  # seconds that count for nothing
 AT_LEAST = 1.0  # milliseconds: below it a ratio of two p99s tells of the machine alone
 DATABASE = "tornado_sse_auth"
 ROOT = Path(__file__).parents[2]
-VALIDATE = "tornado_sse_auth.session.validate"
+NAME_OF_CROWD = "crowd|"  # begins those of its users
 
 PROBE = """
 import http.client, itertools, json, sys, time
+anew = "anew" in sys.argv
 orders = json.load(sys.stdin)
 host = f"127.0.0.1:{orders['port']}"
 connection = http.client.HTTPConnection(host, timeout=60)
-for number, bearer in enumerate(itertools.cycle(orders["bearers"])):
+for bearer in itertools.cycle(orders["bearers"]):
     if time.time() > orders["until"]:
         break
-    newcomer = number % 25 == 24
-    asked = http.client.HTTPConnection(host, timeout=60) if newcomer else connection
     begun = time.time()
-    asked.request("GET", "/me", headers={"Authorization": "Bearer " + bearer})
-    answer = asked.getresponse()
+    connection.request("GET", "/me", headers={"Authorization": "Bearer " + bearer})
+    answer = connection.getresponse()
     answer.read()
-    print(json.dumps([begun, (time.time() - begun) * 1000, answer.status, newcomer]))
-    if newcomer:
-        asked.close()
-    time.sleep(0.02)
+    print(json.dumps([begun, (time.time() - begun) * 1000, answer.status]))
+    if anew:
+        connection.close()
+    time.sleep(0.2 if anew else 0.005)
 """
 
 
@@ -84,17 +85,21 @@ async def run(soak: Soak) -> Findings:
     key = base64.b64encode(secrets.token_bytes(32)).decode()
     with mongod.replica_set(1) as servers:
         async with StatsDListener() as statsd:
-            with _sample(servers.uri, key, statsd.port) as (server, port):
+            with (
+                tempfile.NamedTemporaryFile("r", prefix="validations-") as validations,
+                _sample(servers.uri, key, statsd.port, validations.name) as (server, port),
+            ):
                 bearers = await _bearers(servers.uri, key, OTHERS + 1 + SESSIONS)
-                await _measure(soak, findings, server, statsd, port, bearers)
+                await _measure(soak, findings, server, statsd, port, bearers, map(json.loads, validations))
             findings.must("Traceback" not in server.output, "the server wrote a traceback")
     return findings
 
 
 @contextmanager
-def _sample(uri: str, key: str, statsd: int) -> Iterator[tuple[ServerProcess, int]]:
+def _sample(uri: str, key: str, statsd: int, validations: str) -> Iterator[tuple[ServerProcess, int]]:
     port = free_port()
-    command = [sys.executable, "-m", "sample_server", f"--port={port}", "--max-streams-per-user=5000"]
+    command = [sys.executable, "-m", "tests.soak.observed_server", validations]
+    command += [f"--port={port}", "--max-streams-per-user=5000"]
     command += [f"--statsd=127.0.0.1:{statsd}", "--mongodb-driver=pymongo", f"--mongodb-database={DATABASE}"]
     with ServerProcess(
         "server",
@@ -112,7 +117,7 @@ async def _bearers(uri: str, key: str, count: int) -> list[str]:
     documents, bearers = [], []
     for number in range(count):
         user = SignedInUser(
-            user_id=f"soak|{number}",
+            user_id=f"soak|{number}" if number <= OTHERS else f"{NAME_OF_CROWD}{number}",
             scopes=frozenset({"events:write"}),
             permissions=frozenset(),
             subscription=None,
@@ -140,7 +145,13 @@ async def _child(*command: str, orders: Mapping[str, Any]) -> list[Any]:
 
 
 async def _measure(
-    soak: Soak, findings: Findings, server: ServerProcess, statsd: StatsDListener, port: int, bearers: Sequence[str]
+    soak: Soak,
+    findings: Findings,
+    server: ServerProcess,
+    statsd: StatsDListener,
+    port: int,
+    bearers: Sequence[str],
+    validations: Iterable[tuple[float, float, str, bool]],
 ) -> None:
     others, reader, crowd = bearers[:OTHERS], bearers[OTHERS], bearers[OTHERS + 1 :]
     soak.begin()
@@ -151,6 +162,7 @@ async def _measure(
     async with AsyncExitStack() as stack:
         fan_out = await stack.enter_async_context(_fan_out(port, reader))
         asked = asyncio.create_task(_child("-c", PROBE, orders={**told, "bearers": others}))
+        asked_anew = asyncio.create_task(_child("-c", PROBE, "anew", orders={**told, "bearers": others}))
         stalled = asyncio.create_task(
             _child(
                 "-m",
@@ -166,32 +178,31 @@ async def _measure(
             )
         )
         await asyncio.sleep(WARM_UP)
-        seen, memory = [len(statsd.samples(VALIDATE))], []
+        memory = []
         for part, turn in zip(("nobody else", "those who do not read", "the crowd"), turns[1:], strict=True):
             soak.tell(part)
             await asyncio.sleep(turn - time.time())
-            seen.append(len(statsd.samples(VALIDATE)))
             memory.append(_memory(server))
-        answers, [closed], returns = await asked, await stalled, await waves
+        answers, newcomers, [closed], returns = await asked, await asked_anew, await stalled, await waves
         delays = fan_out.delays
-    validations = [sample.value for sample in statsd.samples(VALIDATE)]
-    timers = [percentile(validations[a:b], 99) for a, b in pairwise(seen)]
+    validated = list(validations)
+    others_validated = [one for one in validated if not one[2].startswith(NAME_OF_CROWD)]
+    looked_up = [one for one in others_validated if not one[3]]
     storms = [(wave["begun"], wave["complete"] or wave["begun"] + WAVE) for wave in returns]
     leavings = [(wave["left"], wave["begun"]) for wave in returns[1:]]
     windows = [[(turns[0], turns[1])], [(turns[1], turns[2])], storms, leavings]
     parts = ["alone", "stalled readers", "the crowd returns", "it leaves"]
 
-    def within(values: Sequence[Sequence[float]], part: int) -> list[float]:
+    def within(values: Iterable[Sequence[Any]], part: int) -> list[float]:
         return [value for at, value, *_ in values if any(a <= at < b for a, b in windows[part])]
 
-    asked_again = [answer for answer in answers if not answer[3]]
-    newcomers = [answer for answer in answers if answer[3]]
-    requests = [percentile(within(asked_again, part), 99) for part in range(4)]
-    findings.must(all(status == 200 for _, _, status, _ in answers), "somebody who was signed in was refused")
+    findings.must(all(status == 200 for *_, status in answers + newcomers), "somebody who was signed in was refused")
     rows = {
-        "session.validate, p99": timers,
-        "whole requests, p50": [percentile(within(asked_again, part), 50) for part in range(4)],
-        "whole requests, p99": requests,
+        "validations of everybody else, p99": [percentile(within(others_validated, part), 99) for part in range(4)],
+        "those of them that asked the store, p50": [percentile(within(looked_up, part), 50) for part in range(4)],
+        "validations, the crowd's own with them, p99": [percentile(within(validated, part), 99) for part in range(4)],
+        "whole requests, p50": [percentile(within(answers, part), 50) for part in range(4)],
+        "whole requests, p99": [percentile(within(answers, part), 99) for part in range(4)],
         "on a new connection, p50": [percentile(within(newcomers, part), 50) for part in range(4)],
         f"an event of 32 KiB to {READERS} readers, p99": [percentile(within(delays, part), 99) for part in range(4)],
     }
@@ -215,7 +226,7 @@ async def _measure(
     findings.must(fan_out.refused == 0, f"{fan_out.refused} events were refused")
     findings.must(slow > 0, "nobody was closed as slow_consumer")
     findings.must(all(wave["opened"] == CROWD for wave in returns), "not everybody got a stream")
-    for name in ("session.validate, p99", "whole requests, p99"):
+    for name in ("validations of everybody else, p99", "whole requests, p99"):
         for part in (1, 2):
             alone, crowded = max(rows[name][0], AT_LEAST), rows[name][part]
             findings.must(crowded <= 2 * alone, f"{name}: {crowded:.1f} ms, {parts[part]}: above twice {alone:.1f} ms")

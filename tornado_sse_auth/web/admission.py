@@ -1,4 +1,5 @@
-"""How fast new connections are let in: slowly enough that those that are open are served between them."""
+"""How fast new connections are let in: slowly enough that those that are open are served between them, and few at a
+time."""
 
 from __future__ import annotations
 
@@ -8,26 +9,70 @@ from collections.abc import Callable
 from typing import Any
 
 from tornado.ioloop import IOLoop
+from tornado.iostream import IOStream
 
 from ..clock import Clock
 
-__all__ = ["Admission"]
+__all__ = ["Admission", "Newcomers"]
 
 BACKLOG = 4096  # who waits to be let in; the kernel has a bound of its own (net.core.somaxconn)
 DEFERRED = 1  # seconds at most for which a connection stays in the kernel that has sent nothing
 MORE_AFTER = 0.004  # seconds that a turn of the loop took, for each connection more than one in the next
 AT_MOST = 128  # a turn
+AT_A_TIME = 8  # newcomers that wait for their first answer
+# Whose answer takes longer waits for something else than this process, and holds up nobody at the door: however slow
+# the answers are, 400 come in a second.
+COUNTS_FOR = 0.02  # seconds
+LOOK_AGAIN = 0.002  # seconds until the next look whether one has its answer
+
+
+class Newcomers:
+    """Who has asked something on a new connection and waits for the answer. Who connects and asks nothing, or half of
+    it, is none: two thousand of those keep nobody out."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._waiting: dict[IOStream, float] = {}
+
+    def asks(self, stream: IOStream) -> None:
+        """A request's headers have come on `stream`."""
+        if not _answered(stream):
+            self._waiting[stream] = self._clock.monotonic() + COUNTS_FOR
+
+    @property
+    def full(self) -> bool:
+        """Whether there are as many as there may be."""
+        if len(self._waiting) < AT_A_TIME:
+            return False
+        now = self._clock.monotonic()
+        self._waiting = {
+            stream: until
+            for stream, until in self._waiting.items()
+            if now < until and not stream.closed() and not _answered(stream)
+        }
+        return len(self._waiting) >= AT_A_TIME
+
+
+def _answered(stream: IOStream) -> bool:
+    # Tornado tells nobody when the headers of an answer go out; a test watches that this counts what was written.
+    return stream._total_write_index > 0
 
 
 class Admission:
     """Accepts from one listening socket as long as it is open: one connection a turn of the loop, and after a long
-    turn more, so that busy clients do not keep newcomers out.
+    turn more, so that busy clients do not keep newcomers out; none while there are as many newcomers as there may be.
 
     Tornado's own takes up to 128 a turn, and a crowd that comes back holds up everybody else by as many openings of a
     stream. The crowd waits in the kernel instead, in order of arrival, and is not slower for it.
     """
 
-    def __init__(self, listener: socket.socket, admit: Callable[[socket.socket, Any], None], clock: Clock) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        admit: Callable[[socket.socket, Any], None],
+        newcomers: Newcomers,
+        clock: Clock,
+    ) -> None:
         """`admit` is given each connection and its address."""
         listener.listen(BACKLOG)
         if hasattr(socket, "TCP_DEFER_ACCEPT") and listener.family in (socket.AF_INET, socket.AF_INET6):
@@ -35,21 +80,36 @@ class Admission:
             listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFERRED)
         self._listener = listener
         self._admit = admit
+        self._newcomers = newcomers
         self._clock = clock
         self._closed = False
         self._left_waiting_at: float | None = None
-        IOLoop.current().add_handler(listener, self._accept, IOLoop.READ)
+        self._pause: object | None = None
+        self._listen()
 
     def close(self) -> None:
         """Accept no more; the socket is the caller's."""
         self._closed = True
-        IOLoop.current().remove_handler(self._listener)
+        if self._pause is not None:
+            IOLoop.current().remove_timeout(self._pause)
+        else:
+            IOLoop.current().remove_handler(self._listener)
 
     def drain(self) -> None:
         """Accept everybody who waits, as far as there are descriptors."""
         with contextlib.suppress(OSError):
             while self._accept_one():
                 pass
+
+    def _listen(self) -> None:
+        self._pause = None
+        IOLoop.current().add_handler(self._listener, self._accept, IOLoop.READ)
+
+    def _look_again(self) -> None:
+        if self._newcomers.full:
+            self._pause = IOLoop.current().call_later(LOOK_AGAIN, self._look_again)
+        else:
+            self._listen()
 
     def _accept(self, _listener: object, _events: int) -> None:
         now = self._clock.monotonic()
@@ -58,6 +118,10 @@ class Admission:
         self._left_waiting_at = now
         for _ in range(min(AT_MOST, 1 + int(turn / MORE_AFTER))):
             if self._closed:
+                return
+            if self._newcomers.full:
+                IOLoop.current().remove_handler(self._listener)
+                self._look_again()
                 return
             if not self._accept_one():
                 self._left_waiting_at = None
