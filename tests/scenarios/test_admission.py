@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import pytest
@@ -49,8 +49,7 @@ async def test_who_is_inside_is_served_before_the_crowd() -> None:
     assert before < CROWD / 2
     assert served.count("crowd") == CROWD
     assert served.count("inside") == 5
-    for _, writer in [inside, *crowd]:
-        writer.close()
+    await leave([inside, *crowd])
     server.stop()
     await server.close_all_connections()
 
@@ -91,6 +90,13 @@ async def send(port: int, content: bytes) -> tuple[asyncio.StreamReader, asyncio
     return reader, writer
 
 
+async def leave(connections: Iterable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]) -> None:
+    writers = [writer for _, writer in connections]
+    for writer in writers:
+        writer.transport.abort()
+    await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+
+
 def get(name: str) -> bytes:
     return f"GET /{name} HTTP/1.1\r\nHost: here\r\n\r\n".encode()
 
@@ -109,18 +115,15 @@ async def test_so_many_newcomers_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
             old[1].write(get("quick"))
             await old[0].readuntil(b"quick")
         assert len(inside) == admission.AT_A_TIME
-        for _, writer in crowd[:8]:
-            writer.transport.abort()
+        await leave(crowd[:8])
         await until(lambda: len(inside) == 16)
         streams = [await send(port, get("stream")) for _ in range(24)]
         assert "stream" not in inside
-        for _, writer in crowd[8:]:
-            writer.transport.abort()
+        await leave(crowd[8:])
         for reader, _ in streams:
             await reader.readuntil(b"\r\n\r\n")
         assert inside.count("stream") == 24
-        for _, writer in [old, *streams]:
-            writer.close()
+        await leave([old, *streams])
 
 
 @pytest.mark.parametrize(
@@ -138,5 +141,4 @@ async def test_who_holds_up_nobody(monkeypatch: pytest.MonkeyPatch, content: byt
         reader, writer = await send(port, get("quick"))
         await reader.readuntil(b"quick")
         assert not gate.is_set()
-        for _, other in [*ahead, (reader, writer)]:
-            other.close()
+        await leave([*ahead, (reader, writer)])

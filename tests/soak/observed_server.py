@@ -1,6 +1,6 @@
 """`python -m tests.soak.observed_server FILE`, and the options of the sample server, which it is: it also writes each
-validation of a session to FILE, as a line of JSON: when it began, the milliseconds it took, whose it was, whether it was
-cached."""
+validation of a session to FILE, as a line of JSON: when it began, the milliseconds it took, whose it was, whether the
+cache had it."""
 
 from __future__ import annotations
 
