@@ -16,6 +16,12 @@ URLS = FOLDER / "render-urls.txt"
 NAME = "tornado_sse_auth"
 TIMERS, COUNTERS, GAUGES = (f"stats.{kind}.tornado_sse_auth" for kind in ("timers", "counters", "gauges"))
 
+# One for each check: Graphite's own list is shorter, and two checks would share a color.
+FIFTEEN = (
+    *("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f"),
+    *("#bcbd22", "#17becf", "#000000", "#aec7e8", "#ffbb78", "#98df8a", "#c5b0d5"),
+)
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -27,12 +33,15 @@ class Graph:
     targets: tuple[str, ...]
     lowest: float = 0.0
     highest: float | None = None
+    colors: tuple[str, ...] = ()
 
     def params(self) -> dict[str, Any]:
         """As graphite-web takes them."""
         limits: dict[str, Any] = {"yMin": self.lowest}
         if self.highest is not None:
             limits["yMax"] = self.highest
+        if self.colors:
+            limits["colorList"] = ",".join(self.colors)
         return {
             "title": self.title,
             "vtitle": self.unit,
@@ -127,6 +136,7 @@ GRAPHS: tuple[Graph, ...] = (
         "",
         (f"groupByNode(group({GAUGES}.check.*,{GAUGES}.check.*.*),4,'maxSeries')",),
         highest=2.2,
+        colors=FIFTEEN,
     ),
 )
 

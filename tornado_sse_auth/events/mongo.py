@@ -17,7 +17,7 @@ from pymongo.read_concern import ReadConcern
 
 from ..clock import Clock, SystemClock
 from ..errors import StoreUnavailableError
-from ..mongodb import ChangeFeed, Database, bounded, collection, require_replica_set, settled, starting
+from ..mongodb import ChangeFeed, Database, bounded, collection, require_replica_set, settled, starting, undisturbed
 from .base import RANGE_BYTES, EventListener, EventLog, LogEvent, LogRange, event_text
 from .mongo_channel import ChannelWriter, Entry
 from .subscriptions import Subscriptions
@@ -112,6 +112,7 @@ class MongoEventLog(EventLog):
             if writer.idle and self._writers.get(channel) is writer:
                 del self._writers[channel]
 
+    @undisturbed
     async def read(self, channel: str, after: int, *, limit: int = 256) -> LogRange:
         with bounded():
             newest = await self._end(self._durable, channel, -1)

@@ -1,6 +1,6 @@
 """What every use of MongoDB has in common: bounded calls, one class of failure, a change stream that is kept open."""
 
-from .calls import Database, bounded, collection, find_one, require_replica_set, settled, starting
+from .calls import Database, bounded, collection, find_one, require_replica_set, settled, starting, undisturbed
 from .feed import ChangeFeed
 from .look_ups import LookUps
 from .replica_set import ReplicaSetView, view_replica_set
@@ -16,5 +16,6 @@ __all__ = [
     "require_replica_set",
     "settled",
     "starting",
+    "undisturbed",
     "view_replica_set",
 ]

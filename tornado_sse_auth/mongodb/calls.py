@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import inspect
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 
 import pymongo
 from bson.codec_options import CodecOptions
@@ -19,12 +21,24 @@ if TYPE_CHECKING:
     from motor.motor_asyncio import AsyncIOMotorDatabase
     from pymongo.asynchronous.database import AsyncDatabase
 
-__all__ = ["Database", "bounded", "collection", "find_one", "require_replica_set", "settled", "starting", "unavailable"]
+__all__ = [
+    "Database",
+    "bounded",
+    "collection",
+    "find_one",
+    "require_replica_set",
+    "settled",
+    "starting",
+    "unavailable",
+    "undisturbed",
+]
 
 Database: TypeAlias = "AsyncIOMotorDatabase[Any] | AsyncDatabase[Any]"
 T = TypeVar("T")
+P = ParamSpec("P")
 
 CALL_TIMEOUT = 0.8
+GIVEN_UP_AFTER = 3 * CALL_TIMEOUT  # what is undisturbed makes at most two calls
 START_TIMEOUT = 5.0
 # What no waiting mends: unauthorized, authentication failed, and an index that stands there with other options.
 CONFIGURATION_CODES = frozenset({13, 18, 85, 86})
@@ -71,6 +85,37 @@ class starting(bounded):  # noqa: N801
             if isinstance(error, OperationFailure) and error.code in CONFIGURATION_CODES:
                 raise ConfigurationError(f"MongoDB refuses: {error}") from error
             raise
+
+
+_under_way: set[asyncio.Task[Any]] = set()  # each ends by its own deadline
+
+
+def undisturbed(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """A `call` of the driver that goes on when its caller is cancelled.
+
+    PyMongo's asyncio client waits for a connection by `asyncio.wait_for` over a condition. Cancelled there just when
+    its own deadline has come, it gives a lock back that it does not hold, and the lock stays taken for ever: every
+    later call of the process hangs (seen; Python 3.11). So no call that has a deadline is cancelled: it ends by that,
+    and its caller goes on without it. Raises `StoreUnavailableError` where it does not end.
+    """
+
+    @functools.wraps(call)
+    async def calling(*args: P.args, **kwargs: P.kwargs) -> T:
+        task = asyncio.create_task(call(*args, **kwargs), name=call.__qualname__)
+        _under_way.add(task)
+        task.add_done_callback(_ended)
+        await asyncio.wait({task}, timeout=GIVEN_UP_AFTER)
+        if not task.done():
+            raise StoreUnavailableError(reason="the driver did not keep its deadline")
+        return task.result()
+
+    return calling
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    _under_way.discard(task)
+    if not task.cancelled():
+        task.exception()  # perhaps nobody waits for it any more
 
 
 def unavailable(error: PyMongoError) -> StoreUnavailableError:

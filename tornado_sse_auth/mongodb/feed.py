@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure, PyMongoError
 
 from ..clock import Clock
 from ..errors import ConfigurationError, StoreUnavailableError
-from .calls import CONFIGURATION_CODES, START_TIMEOUT, bounded, settled, unavailable
+from .calls import CONFIGURATION_CODES, START_TIMEOUT, bounded, settled, unavailable, undisturbed
 
 __all__ = ["ChangeFeed"]
 
@@ -146,22 +146,25 @@ class ChangeFeed:
                     raise TimeoutError
             task.result()
         finally:
-            # Ending a stream speaks to the server once more, which may be frozen: the second time that is given up.
-            for _ in range(2):
-                if not task.done():
-                    task.cancel()
-                    await asyncio.wait({task}, timeout=CLOSE_TIMEOUT)
+            # Ending a stream speaks to the server once more, which may be frozen: that is given up after a while.
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task}, timeout=2 * CLOSE_TIMEOUT)
 
     async def _read(self) -> None:
         """Tell changes until the stream ends. Raises `PyMongoError`, `StoreUnavailableError`."""
         if self._failures:
             # Motor reads in threads that nobody can call back: each stream on a frozen server would cost one more.
-            with bounded():
-                await self._collection.database.command("ping")
+            await self._ping()
         if self._token is None:
             self._token = await self._begin()
             self._on_loss()
         await self._follow(self._token)
+
+    @undisturbed
+    async def _ping(self) -> None:
+        with bounded():
+            await self._collection.database.command("ping")
 
     async def _follow(self, token: Change) -> None:
         """Tell changes until the collection is gone, which drops the token. Raises `PyMongoError`."""
@@ -176,8 +179,8 @@ class ChangeFeed:
                 self._token = stream.resume_token
             self._token = None
         finally:
-            with suppress(StoreUnavailableError), bounded():
-                await stream.close()
+            with suppress(StoreUnavailableError):
+                await _close(stream)
 
     def _tell(self, change: Change) -> None:
         written: datetime | None = change.get("wallTime")  # MongoDB 6.0 and later; in UTC, without saying so
@@ -185,3 +188,9 @@ class ChangeFeed:
             self._delay = max(0.0, self._clock.time() - written.replace(tzinfo=UTC).timestamp())
             self._delay_seen = self._clock.monotonic()
         self._on_change(change)
+
+
+@undisturbed
+async def _close(stream: Any) -> None:
+    with bounded():
+        await stream.close()

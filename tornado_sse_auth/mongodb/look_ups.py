@@ -40,7 +40,7 @@ class LookUps:
         self._asking: set[asyncio.Task[None]] = set()
 
     async def find(self, value: bytes) -> Document | None:
-        """The document that has `value`. Raises `StoreUnavailableError`."""
+        """The document that has `value`. Raises `StoreUnavailableError`. Cancelling the caller cancels no command."""
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Document | None] = loop.create_future()
         self._waiting.append((value, answer))

@@ -24,6 +24,7 @@ from ..mongodb import (
     require_replica_set,
     settled,
     starting,
+    undisturbed,
     view_replica_set,
 )
 from ..sealing import Keyring
@@ -133,12 +134,14 @@ class MongoSessionStore(SessionStore):
     def feed_delay(self) -> float | None:
         return self._feed.delay
 
+    @undisturbed
     async def ping(self) -> None:
         """A write that a majority acknowledges: a full disk or a lost majority would pass for health in a read."""
         ends_at = date(self._clock.time() + PING_KEPT)
         with bounded():
             await self._records.update_one({"_id": "ping"}, {"$set": {"ends_at": ends_at}}, upsert=True)
 
+    @undisturbed
     async def view_replica_set(self) -> ReplicaSetView | None:
         return await view_replica_set(self._database)
 
@@ -147,6 +150,7 @@ class MongoSessionStore(SessionStore):
 
     # -- sessions --------------------------------------------------------------------------------------------------
 
+    @undisturbed
     async def insert(self, session: Session) -> None:
         document = session_document(session, self._keyring)
         try:
@@ -155,6 +159,7 @@ class MongoSessionStore(SessionStore):
         except DuplicateKeyError:
             raise VersionConflict(session.id) from None
 
+    @undisturbed
     async def find(self, session_id: str) -> Session | None:
         return await self._find({"_id": session_id})
 
@@ -162,12 +167,15 @@ class MongoSessionStore(SessionStore):
         document = await self._by_credential.find(digest)
         return None if document is None else self._read(document)
 
+    @undisturbed
     async def find_by_reauth(self, digest: bytes) -> Session | None:
         return await self._find({"reauth_digest": digest})
 
+    @undisturbed
     async def find_by_user(self, user_id: str) -> list[Session]:
         return await self._find_all({"user_id": user_id})
 
+    @undisturbed
     async def find_by_client(self, client_id: str, *, limit: int) -> list[Session]:
         now = self._clock.time()
         live = {"schema": SCHEMA, "expires_at": {"$gt": now}, "idle_expires_at": {"$gt": now}}
@@ -176,12 +184,15 @@ class MongoSessionStore(SessionStore):
             documents = await self._sessions.find(query).limit(limit).to_list(None)
         return [session for session in map(self._read, documents) if session is not None]
 
+    @undisturbed
     async def find_by_sid(self, sid: str) -> list[Session]:
         return await self._find_all({"sid": sid})
 
+    @undisturbed
     async def find_by_subject(self, issuer: str, subject: str) -> list[Session]:
         return await self._find_all({"subject": subject_key(issuer, subject)})
 
+    @undisturbed
     async def update(self, session: Session) -> Session:
         document = session_document(session, self._keyring)
         same_token = {"$eq": ["$token_version", session.token_version]}
@@ -205,6 +216,7 @@ class MongoSessionStore(SessionStore):
             raise VersionConflict(session.id)
         return row
 
+    @undisturbed
     async def touch(self, session_id: str, last_seen: float, idle_expires_at: float) -> None:
         pipeline = [
             {
@@ -218,6 +230,7 @@ class MongoSessionStore(SessionStore):
         with bounded():
             await self._sessions.update_one(self._live(session_id), pipeline)
 
+    @undisturbed
     async def delete(self, session_id: str) -> bool:
         with bounded():
             document = await self._sessions.find_one_and_delete(
@@ -225,6 +238,7 @@ class MongoSessionStore(SessionStore):
             )
         return document is not None and not expired(document, self._clock.time())
 
+    @undisturbed
     async def delete_by_user(self, user_id: str) -> list[str]:
         # Not by way of sessions: what cannot be read must end, too.
         with bounded():
@@ -237,6 +251,7 @@ class MongoSessionStore(SessionStore):
 
     # -- the lease -------------------------------------------------------------------------------------------------
 
+    @undisturbed
     async def take_lease(
         self,
         session_id: str,
@@ -276,6 +291,7 @@ class MongoSessionStore(SessionStore):
             return LeaseRefused(session=row, expired=False)
         return Lease(session=row, fence=row.refresh.fence, reattempt=row.refresh.presented > 1)
 
+    @undisturbed
     async def renew_lease(self, session_id: str, fence: int, duration: float) -> bool:
         with bounded():
             result = await self._sessions.update_one(
@@ -283,11 +299,13 @@ class MongoSessionStore(SessionStore):
             )
         return bool(result.matched_count)
 
+    @undisturbed
     async def release_lease(self, session_id: str, fence: int, state: RefreshState) -> None:
         given_back = refresh_document(replace(state, owner=None, until=0.0, fence=fence))
         with bounded():
             await self._sessions.update_one(self._leased(session_id, fence), {"$set": {"refresh": given_back}})
 
+    @undisturbed
     async def save_refresh(
         self, session: Session, *, spent_version: int, lost_scopes: frozenset[str] = frozenset()
     ) -> Session | None:
@@ -302,6 +320,7 @@ class MongoSessionStore(SessionStore):
                 return None
         return row
 
+    @undisturbed
     async def require_reauthorization(self, session: Session, *, spent_version: int) -> Session | None:
         document = session_document(replace(session, state=SessionState.REAUTHORIZATION), self._keyring)
         outcome = assignments(document, ["state", "reauth", "reauth_key", "reauth_digest", "reauth_reason"])

@@ -10,7 +10,7 @@ from typing import Any
 from pymongo.errors import DuplicateKeyError
 
 from ..clock import Clock
-from ..mongodb import bounded, find_one
+from ..mongodb import bounded, find_one, undisturbed
 from ..sealing import Keyring, UnsealError, context
 from .base import KeptRecord, KeptRecords, SingleUseRecords
 from .documents import SCHEMA, date, key_name
@@ -28,6 +28,7 @@ class MongoSingleUseRecords(SingleUseRecords):
         self._keyring = keyring
         self._clock = clock
 
+    @undisturbed
     async def put(self, kind: str, digest: bytes, value: Mapping[str, Any], expires_at: float) -> None:
         name = _record_id(kind, digest)
         sealed = self._keyring.seal(json.dumps(dict(value)).encode(), context("record", kind, digest))
@@ -42,6 +43,7 @@ class MongoSingleUseRecords(SingleUseRecords):
         with bounded():
             await self._records.replace_one({"_id": name}, document, upsert=True)
 
+    @undisturbed
     async def take(self, kind: str, digest: bytes) -> dict[str, Any] | None:
         name = _record_id(kind, digest)
         with bounded():
@@ -80,6 +82,7 @@ class MongoKeptRecords(KeptRecords):
         self._keyring = keyring
         self._clock = clock
 
+    @undisturbed
     async def get(self, kind: str, key: str) -> KeptRecord | None:
         with bounded():
             document = await find_one(self._records, {"_id": _kept_id(kind, key)})
@@ -92,12 +95,14 @@ class MongoKeptRecords(KeptRecords):
             return None
         return KeptRecord(value, document["version"], document["expires_at"])
 
+    @undisturbed
     async def put(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float) -> None:
         with bounded():
             await self._records.update_one(
                 {"_id": _kept_id(kind, key)}, self._written(kind, key, value, expires_at), upsert=True
             )
 
+    @undisturbed
     async def replace(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float, *, version: int) -> bool:
         name, now = _kept_id(kind, key), self._clock.time()
         query = {"expires_at": {"$gt": now}, "version": version} if version else {"expires_at": {"$lte": now}}
@@ -110,6 +115,7 @@ class MongoKeptRecords(KeptRecords):
             return False
         return bool(result.matched_count or result.upserted_id is not None)
 
+    @undisturbed
     async def delete(self, kind: str, key: str) -> bool:
         with bounded():
             document = await self._records.find_one_and_delete(
@@ -117,6 +123,7 @@ class MongoKeptRecords(KeptRecords):
             )
         return document is not None and document["expires_at"] > self._clock.time()
 
+    @undisturbed
     async def trim(self, kind: str, *, keep: int, expiring_before: float) -> int:
         live = {"kind": kind, "expires_at": {"$gt": self._clock.time()}}
         with bounded():
