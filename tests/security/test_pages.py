@@ -27,6 +27,7 @@ await page.waitForURL((url) => url.href.startsWith(params.url));
 # What people publish is text, and the scripts of the page are ours alone, with and without a nonce that was seen.
 INJECTED = """
 const own = page.url();
+await page.waitForSelector('#lamp[data-state="open"]');  // a stream that begins hears what is published from then on
 for (const text of params.texts) {
   await page.evaluate(async ([text]) => fetch('/publish', {
     method: 'POST', headers: { 'Content-Type': 'application/json' }, body: JSON.stringify(text) }), [text]);
