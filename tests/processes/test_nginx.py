@@ -184,6 +184,15 @@ async def test_what_the_processes_hear_of_the_client(site: Site) -> None:
     assert "203.0.113.9" not in json.dumps(lines)
 
 
+def kernel_buffers() -> int:
+    """Bytes that may be under way from a process through nginx to a client that does not read: what this kernel lets
+    the two senders and nginx's side of the first connection grow to, and two events of ours."""
+    receive, send = (
+        int(Path(f"/proc/sys/net/ipv4/tcp_{name}").read_text(encoding="ascii").split()[2]) for name in ("rmem", "wmem")
+    )
+    return receive + 2 * send + 2 * 2**20
+
+
 async def test_a_client_that_does_not_read_is_felt_behind_the_proxy(site: Site) -> None:
     """REL-20: its stream ends as `slow_consumer`; others get every event meanwhile."""
     with socket.socket() as slow:
@@ -197,9 +206,9 @@ async def test_a_client_that_does_not_read_is_felt_behind_the_proxy(site: Site) 
             async with site.stream() as other:
                 await other.next("open")
                 assert sum([await site.open_streams(server) for server in site.servers]) == 2
-                sent = 0
+                sent, bound = 0, 1 + kernel_buffers() // 900_000
                 while sum([await site.open_streams(server) for server in site.servers]) == 2:
                     await site.publish("x" * 900_000)
                     sent += 1
                     assert len((await other.next("message")).data) > 900_000
-                    assert sent < 100, "more than the kernel's buffers hold, and the process has not noticed"
+                    assert sent <= bound, "more than the kernel's buffers hold, and the process has not noticed"
