@@ -10,7 +10,18 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.benchmarks import due, mcp_rows, measuring, probes, requests, revocation, schedule, streams, targets
+from tests.benchmarks import (
+    due,
+    hostile_provider,
+    mcp_rows,
+    measuring,
+    probes,
+    requests,
+    revocation,
+    schedule,
+    streams,
+    targets,
+)
 from tests.benchmarks.profile import profile
 from tests.benchmarks.progress import progress
 from tests.benchmarks.rows import Row, as_json, table
@@ -28,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "due": due.due,
     "mcp": mcp_rows.mcp,
     "probes": probes.probes,
+    "hostile-provider": hostile_provider.hostile_provider,
 }
 
 

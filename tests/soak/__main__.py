@@ -9,7 +9,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.soak import clients, crashes, crowd, events, failover, mixed, steady, vanished
+from tests.soak import clients, crashes, crowd, events, failover, half_open, mixed, steady, vanished
 from tests.soak.findings import Findings
 from tests.soak.soak import Soak
 
@@ -22,6 +22,7 @@ SCENARIOS: dict[str, Callable[[Soak], Awaitable[Findings]]] = {
     "failover": failover.run,
     "clients": clients.run,
     "crowd": crowd.run,
+    "half-open": half_open.run,
     "mixed": mixed.run,
     "vanished": vanished.run,
 }
