@@ -64,16 +64,21 @@ __all__ = [
     "UnavailableError",
 ]
 
+# Seconds to wait before the next attempt, where nobody knows better.
+PAUSES = {429: 60.0, 503: 2.0}
+
 
 class AuthError(Exception):
     """An error with a public face (`status`, `code`, `public_message`) and a private `reason` that only the log sees.
 
-    `str()` of an error is for the log; an answer to a client is built from the public face alone.
+    `retry_after`: seconds until the request is worth another attempt; None where waiting alone changes nothing. `str()`
+    of an error is for the log; an answer to a client is built from the public face alone.
     """
 
     status: int
     code: str
     default_message: ClassVar[str]
+    retry_after: float | None = None
 
     def __init__(self, public_message: str | None = None, *, reason: str | None = None) -> None:
         if not hasattr(self, "code"):
@@ -187,6 +192,7 @@ class StatusError(AuthError):
         self.status = status
         phrase = responses.get(status, f"Status {status}")
         self.code = "_".join(re.findall("[a-z0-9]+", phrase.lower()))
+        self.retry_after = PAUSES.get(status)
         super().__init__(f"{phrase}.", reason=reason)
 
 
@@ -215,14 +221,15 @@ class InvalidHostError(AuthError):
 
 
 class RateLimitedError(AuthError):
-    """Too many attempts. `retry_after`: seconds until the next one is worth while."""
+    """Too many attempts."""
 
+    retry_after: float
     status = 429
     code = "rate_limited"
     default_message = "Too many attempts; wait before the next."
 
     def __init__(
-        self, public_message: str | None = None, *, retry_after: float = 60.0, reason: str | None = None
+        self, public_message: str | None = None, *, retry_after: float = PAUSES[429], reason: str | None = None
     ) -> None:
         super().__init__(public_message, reason=reason)
         self.retry_after = retry_after
@@ -244,12 +251,13 @@ class ServerError(AuthError):
 
 
 class UnavailableError(AuthError):
-    """Abstract: something that is needed is away for now. `retry_after`: seconds."""
+    """Abstract: something that is needed is away for now."""
 
+    retry_after: float
     status = 503
 
     def __init__(
-        self, public_message: str | None = None, *, retry_after: float = 2.0, reason: str | None = None
+        self, public_message: str | None = None, *, retry_after: float = PAUSES[503], reason: str | None = None
     ) -> None:
         super().__init__(public_message, reason=reason)
         self.retry_after = retry_after

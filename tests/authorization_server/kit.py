@@ -269,13 +269,19 @@ async def world(
     *,
     clients: Iterable[Client] = (),
     documents: MetadataDocuments | None = None,
+    max_clients: int = 10_000,
     **options: Any,
 ) -> AsyncIterator[World]:
     """A running server."""
 
     def rules(auth: SSEAuthenticationMiddleware) -> list[Any]:
         server = AuthorizationServer(
-            auth, resources=("/mcp", "/sse"), scopes=SCOPES, clients=clients, documents=documents
+            auth,
+            resources=("/mcp", "/sse"),
+            scopes=SCOPES,
+            clients=clients,
+            documents=documents,
+            max_clients=max_clients,
         )
         return server.routes()
 

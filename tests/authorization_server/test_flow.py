@@ -71,6 +71,8 @@ def test_the_metadata_is_valid() -> None:
         {"resources": ("mcp",)},
         {"clients": [Client(id="c", redirect_uris=("javascript:x",))]},
         {"clients": [Client(id="c", redirect_uris=())] * 2},
+        {"max_clients": 0},
+        {"max_registrations": 0},
     ],
     ids=str,
 )

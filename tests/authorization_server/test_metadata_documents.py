@@ -309,6 +309,7 @@ Change = Callable[[Publisher], Any]
         lambda publisher: publisher.document.update(client_id=f"{URL}/"),
         lambda publisher: publisher.document.update(client_id=URL.replace("app", "App")),
         lambda publisher: publisher.document.pop("client_id"),
+        lambda publisher: setattr(publisher, "body", b'{"x":' + b"[" * 64 + b"]" * 64 + b"}"),
         lambda publisher: publisher.document.update(client_secret="x"),
         lambda publisher: publisher.document.update(token_endpoint_auth_method="client_secret_post"),
         lambda publisher: publisher.document.update(token_endpoint_auth_method="private_key_jwt"),
@@ -326,6 +327,18 @@ async def test_documents_that_are_not_used(publisher: Publisher, clock: ManualCl
     publisher.document, publisher.status, publisher.body = good.document, 200, None
     publisher.headers.clear()
     await refused(publisher)
+    clock.advance(61)
+    assert (await publisher.documents.fetch(URL)).name == "Published"
+
+
+async def test_how_deep_a_document_may_be(publisher: Publisher, clock: ManualClock) -> None:
+    """SEC-45, SEC-53: as deep as any JSON from outside, which is an option."""
+    publisher.document["x"] = [[[[[[]]]]]]
+    publisher.documents = MetadataDocuments(
+        clock, resolver=publisher.resolve, backend=publisher.backend, tls=publisher.documents._tls, max_json_depth=6
+    )
+    assert "nested too deeply" in await refused(publisher)
+    publisher.document["x"] = [[[[[]]]]]
     clock.advance(61)
     assert (await publisher.documents.fetch(URL)).name == "Published"
 

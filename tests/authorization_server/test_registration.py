@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,6 @@ import pytest
 from tests.authorization_server import kit
 from tests.authorization_server.kit import Installation, World, world
 from tornado_sse_auth import MemorySessionStore
-from tornado_sse_auth.authorization_server import clients
 from tornado_sse_auth.testing import ManualClock
 
 CURSOR = ["cursor://anysphere.cursor-mcp/oauth/callback", "https://www.cursor.com/agents/cb", kit.REDIRECT]
@@ -177,7 +176,7 @@ async def test_ten_thousand_registrations(clock: ManualClock) -> None:
         many = await flood(here, [f"10.1.{number % 200}.1" for number in range(10_000)])
         assert many == Counter({201: 10_000})
         kept = await store.kept.trim("client", keep=0, expiring_before=0.0)
-        assert kept == clients.MAX_CLIENTS
+        assert kept == 10_000
         assert (await used.refresh()).status_code == 200
         assert await flood(here, ["10.2.0.1"]) == Counter({201: 1})
         clock.advance(3600)
@@ -210,10 +209,17 @@ async def flood(here: World, peers: Sequence[str]) -> Counter[int]:
     return statuses
 
 
-async def test_who_stays(here: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SEC-43: never used, a client goes after an hour; at the ceiling the oldest of those goes first; used ones stay
-    for 90 days after the last use, and nobody is locked out."""
-    monkeypatch.setattr(clients, "MAX_CLIENTS", 5)
+@pytest.fixture
+async def few(clock: ManualClock) -> AsyncIterator[World]:
+    """A server that keeps few clients."""
+    async with world(MemorySessionStore(clock=clock), clock=clock, max_clients=5) as running:
+        yield running
+
+
+async def test_who_stays(few: World) -> None:
+    """SEC-43: never used, a client goes after an hour; at the ceiling (`max_clients`) the oldest of those goes first;
+    used ones stay for 90 days after the last use, and nobody is locked out."""
+    here = few
     browser = await here.signed_in()
     names = [{"client_name": f"Used {number}"} for number in range(3)]
     used = [await here.installation(browser, metadata=name) for name in names]

@@ -200,6 +200,16 @@ def named(auth: SSEAuthenticationMiddleware, **options: Any) -> MCPServer[Any]:
     return MCPServer("tests", subscriptions=EventLogBus(auth.events), **options)
 
 
+async def endpoint_of(stream: MessageStreamReader) -> str:
+    """The data of the first event, which is no message."""
+    async for line in stream.lines:
+        if line.startswith("data: "):
+            return line.removeprefix("data: ")
+        if line.startswith("event: "):
+            stream.events.append(line.removeprefix("event: "))
+    raise AssertionError("the stream ended")
+
+
 async def until(condition: Callable[[], object]) -> None:
     """Let the loop turn until `condition` holds; fails after a bound."""
     async with asyncio.timeout(BOUND):

@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 from mcp_types import ElicitRequestParams, ElicitResult
 from pydantic import BaseModel
 
-from tests.mcp.serving import Client, MessageStreamReader, named, serving, until
+from tests.mcp.serving import Client, endpoint_of, named, serving, until
 from tornado_sse_auth import SSEAuthenticationMiddleware
 from tornado_sse_auth.mcp import EventLogBus, current_user, requires
 
@@ -110,7 +110,7 @@ async def test_the_stream_is_its_owners_and_ends_with_the_session() -> None:
             foreign = await ann.http.get(path, headers={"Origin": "https://evil.example"})
             assert foreign.status_code == 403
         async with ann.stream(method="GET", url="/sse") as stream:
-            place = await _endpoint(stream)
+            place = await endpoint_of(stream)
             assert place.startswith("/messages?session_id=")
             assert (await _post(bob, place, "initialize")).status_code == 404
             assert (await _post(ann, "/messages", "initialize")).status_code == 400
@@ -136,16 +136,6 @@ async def test_the_stream_is_its_owners_and_ends_with_the_session() -> None:
             assert stream.events[1:] == ["message"] * 3
         await until(lambda: "ended" in fixture.log)
         await until(lambda: not running.endpoint.hosted.sse_peers and not len(running.auth.registry))
-
-
-async def _endpoint(stream: MessageStreamReader) -> str:
-    """The data of the first event, which is no message."""
-    async for line in stream.lines:
-        if line.startswith("data: "):
-            return line.removeprefix("data: ")
-        if line.startswith("event: "):
-            stream.events.append(line.removeprefix("event: "))
-    raise AssertionError("the stream ended")
 
 
 async def _post(client: Client, place: str, method: str, **params: Any) -> Any:

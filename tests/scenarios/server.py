@@ -93,7 +93,10 @@ class Late(SSEAuthMixin, RequestHandler):
         self.required_scopes = {scope}
 
     def get(self) -> None:
-        raise HTTPError(int(self.get_argument("status")))
+        status = int(self.get_argument("status"))
+        if self.get_argument("how", "raise") == "raise":
+            raise HTTPError(status)
+        self.send_error(status)
 
 
 class Broken(SSEAuthMixin, RequestHandler):

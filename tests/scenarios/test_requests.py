@@ -315,13 +315,22 @@ async def test_a_host_that_is_none(app: Running, host: str) -> None:
 
 
 async def test_what_is_set_late_counts(app: Running) -> None:
-    """SEC-17: requirements given in `initialize`; an application's own errors keep their status."""
+    """SEC-17: requirements given in `initialize`. An application's own errors keep their status, and 429 and 503 say
+    when to come back."""
     without = {"Authorization": f"Bearer {await bearer_of(app)}"}
     within = {"Authorization": f"Bearer {await bearer_of(app, scopes={'late:read'})}"}
     async with app.client() as client:
         check_error(await client.get("/late?status=409", headers=without), 403, "insufficient_scope")
-        for status, code in ((409, "conflict"), (422, "unprocessable_entity"), (503, "service_unavailable")):
-            check_error(await client.get(f"/late?status={status}", headers=within), status, code)
+        for status, code, pause in (
+            (409, "conflict", None),
+            (422, "unprocessable_entity", None),
+            (429, "too_many_requests", "60"),
+            (503, "service_unavailable", "2"),
+        ):
+            for how in ("raise", "send"):
+                answer = await client.get("/late", params={"status": status, "how": how}, headers=within)
+                check_error(answer, status, code)
+                assert answer.headers.get("Retry-After") == pause
 
 
 async def test_the_access_log_shows_no_query(app: Running, caplog: pytest.LogCaptureFixture) -> None:

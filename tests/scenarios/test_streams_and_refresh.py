@@ -233,7 +233,9 @@ async def test_shutdown_during_a_refresh(scripted: ScriptedProvider) -> None:
             assert (await stream.next("end")).json() == {"reason": "server_shutdown"}
             assert stream.retry is not None
             assert stream.retry >= 1000
-            assert (await browser.get("/readyz")).status_code == 503
+            for path in ("/readyz", "/health"):
+                probe = await browser.get(path)
+                assert (probe.status_code, probe.headers["Retry-After"]) == (503, "1")
             gate.set()
             await asyncio.wait_for(closing, 10)
         row = await app.auth.store.find(session_id)

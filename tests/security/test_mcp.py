@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from mcp.server.mcpserver import MCPServer
 
+from tests.authorization_server.kit import REDIRECT
 from tests.authorization_server.kit import world as authorization_server
-from tests.mcp.serving import Client, Running, named, serving
+from tests.mcp.legacy import Legacy
+from tests.mcp.serving import Client, Running, endpoint_of, named, serving
 from tests.security.kit import logged
 from tornado_sse_auth import SSEAuthenticationMiddleware
 from tornado_sse_auth.mcp import handler
@@ -102,6 +104,44 @@ async def test_no_body_breaks_the_mcp_endpoint(caplog: pytest.LogCaptureFixture)
     assert "Traceback" not in "\n".join(map(logged, caplog.records))
 
 
+async def test_how_deep_json_may_be_is_one_option_for_every_body() -> None:
+    """SEC-53: `max_json_depth` holds for both ways of MCP's messages and both transports, for the JSON of `/auth/*`,
+    and for a registration; a level less is read."""
+
+    def deep(levels: int) -> Any:
+        return [] if levels == 1 else [deep(levels - 1)]
+
+    def message(levels: int) -> dict[str, Any]:
+        return {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": {"x": deep(levels - 2)}}
+
+    for depth in (8, 90):
+        async with serving(build, max_json_depth=depth) as running:
+            _, client = await running.sign_in()
+            stateful = await Legacy.connect(client)
+            _, cookie = await running.auth.sessions.create(user_id="ann")
+            page = {"Cookie": f"{running.auth.cookie_name}={cookie.reveal()}", "Origin": running.url}
+            async with client.stream(method="GET", url="/sse") as stream:
+                messages = await endpoint_of(stream)
+                for levels, statuses in ((depth, {200, 202}), (depth + 1, {400})):
+                    modern = client.modern("tools/list", {"x": deep(levels - 2)})
+                    for answer in (
+                        await client.http.request(**modern),
+                        await stateful.post(message(levels)),
+                        await client.http.post(messages, json=message(levels)),
+                        await running.client(None).http.post(
+                            "/auth/token",
+                            json={"grant": "session", "x": deep(levels - 1)},
+                            headers={**page, "Authorization": ""},
+                        ),
+                    ):
+                        assert answer.status_code in statuses, (levels, answer.text)
+    async with authorization_server(max_json_depth=8) as served:
+        described = {"redirect_uris": [REDIRECT], "token_endpoint_auth_method": "none"}
+        for levels, status in ((8, 201), (9, 400)):
+            answer = await served.http.post("/oauth/register", json={**described, "x": deep(levels - 1)})
+            assert answer.status_code == status
+
+
 async def working(running: Running) -> bool:
     """Whether others are served."""
     _, other = await running.sign_in("other")
@@ -113,9 +153,9 @@ async def test_nobody_unknown_makes_the_server_read_megabytes(monkeypatch: pytes
     401 and never read. A small one is, for the id that its error names."""
     read: list[int] = []
 
-    def reading(body: bytes) -> Any:
+    def reading(body: bytes, **bounds: int) -> Any:
         read.append(len(body))
-        return read_message(body)
+        return read_message(body, **bounds)
 
     monkeypatch.setattr(handler, "read_message", reading)
     small = b'{"jsonrpc":"2.0","id":7,"method":"ping","params":{}}'

@@ -29,7 +29,6 @@ HOUR, DAY = 3600.0, 86_400.0
 UNUSED = HOUR  # seconds after which a registration that nobody used goes
 KEPT = 90 * DAY  # seconds that one stays after its last use
 FOREVER = 10_000 * DAY
-MAX_CLIENTS = 10_000
 KEY_BYTES = 32
 
 
@@ -73,16 +72,24 @@ class Client:
 class ClientDirectory:
     """Finds clients by their id, registers new ones, and forgets those that nobody uses.
 
-    Registered clients are in the store: every process knows what another has registered.
+    Registered clients are in the store: every process knows what another has registered. `max_clients` of them are
+    kept, and more where all are in use.
     """
 
     def __init__(
-        self, kept: KeptRecords, clock: Clock, documents: MetadataDocuments, preregistered: Iterable[Client] = ()
+        self,
+        kept: KeptRecords,
+        clock: Clock,
+        documents: MetadataDocuments,
+        preregistered: Iterable[Client] = (),
+        *,
+        max_clients: int,
     ) -> None:
         self._kept = kept
         self._clock = clock
         self._documents = documents
         self._preregistered = {client.id: client for client in preregistered}
+        self._max_clients = max_clients
         self._key: bytes | None = None
         for client in self._preregistered.values():
             for uri in client.redirect_uris:
@@ -145,7 +152,7 @@ class ClientDirectory:
             value["secret"] = secret.digest().hex()
             await self._kept.put(KIND, client_id, value, now + UNUSED)
         # What was never used ends within the hour, whatever was used later than that: only the former makes room.
-        await self._kept.trim(KIND, keep=MAX_CLIENTS, expiring_before=now + UNUSED + 1)
+        await self._kept.trim(KIND, keep=self._max_clients, expiring_before=now + UNUSED + 1)
         return client_id, secret
 
     async def _public_id(self, metadata: ClientMetadata) -> str:

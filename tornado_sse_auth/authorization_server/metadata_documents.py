@@ -48,7 +48,8 @@ class MetadataDocuments:
     """Fetches and keeps the documents: as long as their headers say and at most a day, failures for a minute.
 
     `resolver(host, port)` gives addresses; only public ones are connected to. `backend` makes the connections, `tls`
-    says whose certificates count. All three are for networks with ways of their own, and for tests.
+    says whose certificates count. All three are for networks with ways of their own, and for tests. `max_json_depth` is
+    in levels of a document.
     """
 
     def __init__(
@@ -58,9 +59,11 @@ class MetadataDocuments:
         resolver: Resolver = resolve,
         backend: httpcore.AsyncNetworkBackend | None = None,
         tls: ssl.SSLContext | None = None,
+        max_json_depth: int = 64,
     ) -> None:
         self._network = PublicNetwork(resolver, backend or httpcore.AnyIOBackend())
         self._tls = tls
+        self._max_json_depth = max_json_depth
         self._slots = asyncio.Semaphore(MAX_FETCHES)
         self._known: TLRUCache[str, tuple[ClientMetadata | str, float]] = TLRUCache(
             maxsize=MAX_CACHED, ttu=lambda _url, entry, now: now + entry[1], timer=clock.monotonic
@@ -85,7 +88,7 @@ class MetadataDocuments:
             check_document_url(url)
             async with asyncio.timeout(TIMEOUT), self._slots:
                 body, ttl = await self._get(url)
-            return read_document(url, body), ttl
+            return read_document(url, body, max_depth=self._max_json_depth), ttl
         except TimeoutError:
             # Where others kept it waiting that is not this document's fault, and is not held against it.
             return f"no complete document within {TIMEOUT:g} s", 0.0 if busy else FAILURE_TTL
@@ -138,10 +141,10 @@ def check_document_url(url: str) -> None:
         raise UnacceptableDocument("the client id is no acceptable URL")
 
 
-def read_document(url: str, body: bytes) -> ClientMetadata:
+def read_document(url: str, body: bytes, *, max_depth: int) -> ClientMetadata:
     """The metadata of a document. Raises `UnacceptableDocument`, and what `read_client_metadata` and `read_json_object`
     raise."""
-    document: dict[str, Any] = read_json_object(body)
+    document: dict[str, Any] = read_json_object(body, max_depth=max_depth)
     if document.get("client_id") != url:
         raise UnacceptableDocument("the document names another client id")
     if "client_secret" in document or document.get("token_endpoint_auth_method", "none") != "none":

@@ -20,15 +20,24 @@ __all__ = ["RegistrationEndpoint"]
 
 class RegistrationEndpoint(Endpoint):
     """Gives an id to whoever asks: what a client may do is for users to say, on the consent page. `attempts` limits the
-    peers that flood it."""
+    peers that flood it, `max_json_depth` the levels of what they send."""
 
     methods = ("POST",)
 
-    def __init__(self, clients: ClientDirectory, attempts: PeerLimiter, clock: Clock, audit: AuditLog) -> None:
+    def __init__(
+        self,
+        clients: ClientDirectory,
+        attempts: PeerLimiter,
+        clock: Clock,
+        audit: AuditLog,
+        *,
+        max_json_depth: int,
+    ) -> None:
         self._clients = clients
         self._attempts = attempts
         self._clock = clock
         self._audit = audit
+        self._max_json_depth = max_json_depth
 
     async def answer(self, request: EndpointRequest) -> Answer:
         """201 with the metadata as registered (section 3.2.1)."""
@@ -36,7 +45,7 @@ class RegistrationEndpoint(Endpoint):
         if request.headers.get("Content-Type", "").partition(";")[0].strip().lower() != "application/json":
             raise InvalidRequestError("The body is application/json.")
         try:
-            described = read_json_object(request.body)
+            described = read_json_object(request.body, max_depth=self._max_json_depth)
         except InvalidRequestError as error:
             raise InvalidClientMetadataError(error.public_message, reason=error.reason) from None
         # RFC 7591, section 2: a client that names no method has a secret.

@@ -29,7 +29,8 @@ class AuthorizationServer:
     `resources` are the paths of the protected resources that grants are for; their handlers have them as `resource`.
     `scopes` are the application's, a mapping of each to what it lets a client do, in words that complete "It will be
     able to:". `clients` are those that need not register. `documents` fetches client metadata documents.
-    `max_registrations` are those of one address a minute. Raises `ConfigurationError`.
+    `max_registrations` are those of one address a minute, `max_clients` those that are kept: beyond it the one that was
+    never used and is the oldest goes. Raises `ConfigurationError`.
 
     ::
 
@@ -46,15 +47,19 @@ class AuthorizationServer:
         clients: Iterable[Client] = (),
         documents: MetadataDocuments | None = None,
         max_registrations: int = 60,
+        max_clients: int = 10_000,
     ) -> None:
-        issuer = auth.options.public_url
+        if max_registrations <= 0 or max_clients <= 0:
+            raise ConfigurationError("max_registrations and max_clients must be above zero")
+        issuer, max_json_depth = auth.options.public_url, auth.options.max_json_depth
         known = Resources(issuer, resources, scopes)
         named = tuple(clients)
         if len({client.id for client in named}) < len(named):
             raise ConfigurationError("two clients have the same id")
         for path in known.paths:
             auth.protect(path, scopes=known.scopes, authorization_server=issuer)
-        directory = ClientDirectory(auth.kept, auth.clock, documents or MetadataDocuments(auth.clock), named)
+        documents = documents or MetadataDocuments(auth.clock, max_json_depth=max_json_depth)
+        directory = ClientDirectory(auth.kept, auth.clock, documents, named, max_clients=max_clients)
         grants = GrantManager(
             auth.store,
             auth.sessions,
@@ -75,7 +80,9 @@ class AuthorizationServer:
         )
         self._endpoints = {
             r"/\.well-known/oauth-authorization-server": MetadataEndpoint(issuer, known),
-            r"/oauth/register": RegistrationEndpoint(directory, attempts, auth.clock, auth.audit),
+            r"/oauth/register": RegistrationEndpoint(
+                directory, attempts, auth.clock, auth.audit, max_json_depth=max_json_depth
+            ),
             r"/oauth/token": TokenEndpoint(directory, grants, known, auth.bad_credentials),
             r"/oauth/revoke": RevocationEndpoint(directory, grants, auth.bad_credentials),
         }

@@ -22,7 +22,7 @@ from ..web.responses import Answer
 from .caller import enter
 from .hosted_server import HostedServer
 from .message_stream import MessageStream
-from .messages import UnreadableMessage, encode, error_message, read_message
+from .messages import Message, UnreadableMessage, encode, error_message, read_message
 from .peer import Peer
 from .refusals import ScopeOutOfReachError, refusal, refusal_status
 
@@ -47,6 +47,10 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
     def initialize(self, hosted: HostedServer) -> None:
         """Tornado hands over what stands in the rule."""
         self.hosted = hosted
+
+    def read_message(self) -> tuple[Message, dict[str, Any]]:
+        """The request's body as a message, and as the object that it is. Raises `UnreadableMessage`."""
+        return read_message(self.request.body, max_depth=self.sse_auth.options.max_json_depth)
 
     def check_content(self, *accepted: str) -> None:
         """Raises `HTTPError` 415 for a body that is no JSON, 406 for a client that does not take what we send."""
@@ -190,7 +194,7 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
         if self.request.method != "POST" or len(self.request.body) > largest:
             return None
         try:
-            message, _ = read_message(self.request.body)
+            message, _ = self.read_message()
         except UnreadableMessage:
             return None
         return message if isinstance(message, JSONRPCRequest) else None

@@ -13,7 +13,7 @@ from ..web.guards import single_arguments
 from .handler import MCPHandler
 from .handshake import Silent, shake_hands
 from .message_stream import MessageStream
-from .messages import Message, UnreadableMessage, read_message
+from .messages import Message, UnreadableMessage
 from .refusals import refusal
 from .served_request import ServedRequest
 from .sse_peer import SSEPeer
@@ -73,7 +73,7 @@ class MessagesHandler(MCPHandler):
         if peer is None or peer.owner != (self.user.user_id, self.client_id):
             raise NotFoundError("There is no such stream in this process.")
         try:
-            message, _ = read_message(self.request.body)
+            message, _ = self.read_message()
         except UnreadableMessage as unreadable:
             self.refuse(unreadable.error)
             return

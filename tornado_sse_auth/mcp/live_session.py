@@ -12,7 +12,7 @@ from mcp_types.jsonrpc import JSONRPCError, JSONRPCNotification, JSONRPCResponse
 
 from ..errors import NotFoundError
 from ..events import EventLog, LogEvent
-from .messages import UnreadableMessage, encode, read_message
+from .messages import UnreadableMessage, as_message, encode
 from .peer import MakeRunner, Peer
 from .session_records import MCPSession, SessionRecords
 
@@ -117,7 +117,7 @@ class LiveSession(Peer):
                 self.on_changed(self)
         elif event.event == "message":
             with contextlib.suppress(UnreadableMessage):
-                message, _ = read_message(event.data.encode())
+                message = as_message(json.loads(event.data))
                 if isinstance(message, JSONRPCResponse | JSONRPCError | JSONRPCNotification):
                     self.take(message)
         elif event.event == "ended":

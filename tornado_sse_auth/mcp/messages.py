@@ -23,7 +23,16 @@ from pydantic_core import PydanticSerializationError, to_json
 from ..errors import InvalidRequestError
 from ..web.json_body import read_json
 
-__all__ = ["ACCESS_REFUSED", "Message", "UnreadableMessage", "encode", "error_message", "event", "read_message"]
+__all__ = [
+    "ACCESS_REFUSED",
+    "Message",
+    "UnreadableMessage",
+    "as_message",
+    "encode",
+    "error_message",
+    "event",
+    "read_message",
+]
 
 ACCESS_REFUSED = -32010
 """The code of every error of our own error table, which stands in `data` (the range that MCP leaves to servers)."""
@@ -39,17 +48,22 @@ class UnreadableMessage(Exception):  # noqa: N818 - what the body is, not a faul
         self.error = ErrorData(code=code, message=message)
 
 
-def read_message(body: bytes) -> tuple[Message, dict[str, Any]]:
-    """The message in `body`, and the JSON object that it is. Raises `UnreadableMessage`: one message a request, since
-    no client of ours sends batches (2025-03-26 alone had them)."""
+def read_message(body: bytes, *, max_depth: int) -> tuple[Message, dict[str, Any]]:
+    """The message in `body`, and the JSON object that it is, of at most `max_depth` levels. Raises `UnreadableMessage`:
+    one message a request, since no client of ours sends batches (2025-03-26 alone had them)."""
     try:
-        document = read_json(body)
+        document = read_json(body, max_depth=max_depth)
     except InvalidRequestError as error:
         raise UnreadableMessage(PARSE_ERROR, error.public_message) from None
     if isinstance(document, list):
         raise UnreadableMessage(INVALID_REQUEST, "Batches are not supported: send one message a request.")
     if not isinstance(document, dict):
         raise UnreadableMessage(INVALID_REQUEST, "The body is not a JSON-RPC message.")
+    return as_message(document), document
+
+
+def as_message(document: Mapping[str, Any]) -> Message:
+    """The message that a JSON object is. Raises `UnreadableMessage`."""
     # The presence of a member decides, not which model happens to fit: a request whose id is malformed is owed an
     # error, and must not pass for a notification.
     kind: type[Message]
@@ -58,7 +72,7 @@ def read_message(body: bytes) -> tuple[Message, dict[str, Any]]:
     else:
         kind = JSONRPCError if "error" in document else JSONRPCResponse
     try:
-        return kind.model_validate(document), document
+        return kind.model_validate(document)
     except ValidationError:
         raise UnreadableMessage(INVALID_REQUEST, "The body is not a JSON-RPC message.") from None
 

@@ -20,7 +20,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from .exchange import Exchange
 from .message_stream import MessageStream
-from .messages import Message, UnreadableMessage, read_message
+from .messages import Message, UnreadableMessage
 from .stateful import StatefulHandler
 
 __all__ = ["StreamableHTTPHandler"]
@@ -40,7 +40,7 @@ class StreamableHTTPHandler(StatefulHandler):
         """One message from the client."""
         self.check_content(JSON, EVENTS)
         try:
-            message, document = read_message(self.request.body)
+            message, document = self.read_message()
         except UnreadableMessage as unreadable:
             self.refuse(unreadable.error)
             return

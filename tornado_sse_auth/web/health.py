@@ -16,6 +16,7 @@ from .handler import ErrorAnswers
 __all__ = ["HealthHandler", "LiveHandler", "ReadyHandler"]
 
 VERSION = version("tornado-sse-auth")
+RETRY_AFTER = 1  # seconds: what does not pass is asked each second
 
 
 class _HealthHandler(ErrorAnswers, RequestHandler):
@@ -30,6 +31,13 @@ class _HealthHandler(ErrorAnswers, RequestHandler):
         """Nobody is asked who they are."""
         self.identify_request()
         self.set_header("Content-Type", "application/health+json")
+
+    def answer(self, report: Report, body: str | bytes) -> None:
+        """200 when ready; else 503, and when to look again: before a check has run anew there is nothing to see."""
+        if not report.ready:
+            self.set_status(503)
+            self.set_header("Retry-After", str(RETRY_AFTER))
+        self.finish(body)
 
 
 class LiveHandler(_HealthHandler):
@@ -46,8 +54,7 @@ class ReadyHandler(_HealthHandler):
     async def get(self) -> None:
         """The status, and the worst trouble in a sentence."""
         report = await self.health.readiness()
-        self.set_status(200 if report.ready else 503)
-        self.finish(json.dumps(_head(report)))
+        self.answer(report, json.dumps(_head(report)))
 
 
 class HealthHandler(_HealthHandler):
@@ -56,8 +63,7 @@ class HealthHandler(_HealthHandler):
     async def get(self) -> None:
         """200 when ready, else 503, with the details."""
         report = await self.health.report()
-        self.set_status(200 if report.ready else 503)
-        self.finish(_document(report))
+        self.answer(report, _document(report))
 
 
 def _head(report: Report) -> dict[str, Any]:

@@ -11,11 +11,10 @@ from ..errors import InvalidRequestError
 
 __all__ = ["read_json", "read_json_object"]
 
-MAX_DEPTH = 64
 MAX_DIGITS = 400
 
 
-def read_json(body: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
+def read_json(body: bytes, *, max_depth: int) -> Any:
     """A JSON document of at most `max_depth` levels, whose numbers a double can hold or are integers of at most 400
     digits. Raises `InvalidRequestError`."""
     try:
@@ -28,7 +27,7 @@ def read_json(body: bytes, *, max_depth: int = MAX_DEPTH) -> Any:
     return document
 
 
-def read_json_object(body: bytes, *, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
+def read_json_object(body: bytes, *, max_depth: int) -> dict[str, Any]:
     """A JSON object; nothing at all is an empty one. Raises `InvalidRequestError`."""
     document = read_json(body, max_depth=max_depth) if body else {}
     if not isinstance(document, dict):

@@ -18,11 +18,9 @@ from ..errors import (
     InvalidTokenError,
     MethodNotAllowedError,
     NotFoundError,
-    RateLimitedError,
     RequestTooLargeError,
     ServerError,
     StatusError,
-    UnavailableError,
 )
 
 __all__ = ["Answer", "as_auth_error", "error_answer"]
@@ -55,7 +53,7 @@ def as_auth_error(error: BaseException | None, status: int = 500) -> AuthError:
         return RequestTooLargeError(reason=reason)
     if status == HTTPStatus.BAD_REQUEST:
         return InvalidRequestError(reason=reason)
-    if isinstance(error, HTTPError) and status != HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status != HTTPStatus.INTERNAL_SERVER_ERROR:
         return StatusError(status, reason=reason)
     return ServerError(reason=reason)
 
@@ -94,7 +92,7 @@ def error_answer(
     if error.status == HTTPStatus.UNAUTHORIZED or isinstance(error, InsufficientScopeError):
         parameters = ", ".join(f'{name}="{_quoted(value)}"' for name, value in challenge.items())
         headers["WWW-Authenticate"] = f"Bearer {parameters}".strip()
-    if isinstance(error, RateLimitedError | UnavailableError):
+    if error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after)))
     body["request_id"] = request_id
     return Answer(error.status, json.dumps(body).encode(), headers)
