@@ -37,6 +37,7 @@ from .sessions.token_refresh import TokenRefresher
 from .stores import SessionStore
 from .streams import ChannelHub, StreamRegistry
 from .web import routes
+from .web.bounded_server import BoundedHTTPServer
 from .web.guards import PeerLimiter, RequestGuard
 from .web.http_log import MalformedRequestFilter
 
@@ -216,7 +217,8 @@ class SSEAuthenticationMiddleware:
         """Drain and close: readiness goes first, then streams get `retry` and `end` over `drain_timeout`, refreshes
         under way are written. Twice is once.
 
-        `server` stops listening before the streams are told, so that they come back elsewhere: at once, or after a
+        `server` stops listening before the streams are told, so that they come back elsewhere: at once (a
+        `BoundedHTTPServer` in 1.25 s, within half of `drain_timeout`: it resets nobody who has connected), or after a
         fifth of `drain_timeout` where somebody watches readiness and should see it first. Its connections end with
         the next answer, or a proxy would send a request just as they are closed.
         """
@@ -232,6 +234,8 @@ class SSEAuthenticationMiddleware:
             last.callback(self.metrics.close)
             await last.enter_async_context(running)
             lead = self.options.drain_timeout * NOTICE if server is not None and self.health.watched else 0.0
+            if isinstance(server, BoundedHTTPServer):
+                lead = max(lead, min(server.prepare_stop(), self.options.drain_timeout / 2))
             await asyncio.sleep(lead)
             if server is not None:
                 server.stop()

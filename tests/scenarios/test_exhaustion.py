@@ -11,11 +11,13 @@ import sys
 from collections.abc import Iterator
 
 import httpx
+import pytest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
 from tests.parts.process import ServerProcess, free_port
 from tests.parts.sse_client import SSEClient
+from tests.scenarios.server import serve
 from tornado_sse_auth import BoundedHTTPServer
 
 DESCRIPTORS = 200
@@ -163,3 +165,22 @@ async def test_who_waits_to_be_accepted_as_the_server_stops_is_served() -> None:
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.endswith(b"hello")
     await server.close_all_connections()
+
+
+async def test_who_has_connected_and_sent_nothing_yet_is_served_when_the_server_closes() -> None:
+    """REL-19: a proxy has connected and is about to send its request. The kernel holds such a connection back, and
+    would reset it with the listening socket."""
+    async with serve(drain_timeout=10.0) as running:
+        server = BoundedHTTPServer(running.server.request_callback)
+        (listener,) = bind_sockets(0, "127.0.0.1")
+        server.add_socket(listener)
+        address = listener.getsockname()
+        with socket.create_connection(address, timeout=20) as client:
+            async with asyncio.timeout(20):
+                await running.auth.close(server)
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address, timeout=20)
+            client.sendall(b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+            answer = await asyncio.to_thread(client.makefile("rb").read)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        await server.close_all_connections()

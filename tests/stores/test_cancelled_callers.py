@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient
 
 from tests.parts.mongod import ReplicaSet
-from tornado_sse_auth import Keyring, MongoEventLog, MongoSessionStore
+from tornado_sse_auth import Keyring, MongoEventLog, MongoSessionStore, StoreUnavailableError
+from tornado_sse_auth.clock import SystemClock
+from tornado_sse_auth.mongodb import ChangeFeed, bounded, feed
 
 CALLERS = 50
+
+
+@pytest.fixture(params=["motor", "pymongo"])
+async def client(own_mongod: ReplicaSet, request: pytest.FixtureRequest) -> AsyncIterator[Any]:
+    """Of either driver, with a pool that is soon full; connected under a deadline, as by a store that starts."""
+    connect = AsyncIOMotorClient if request.param == "motor" else AsyncMongoClient
+    client = connect(own_mongod.uri, maxPoolSize=2)
+    with bounded():
+        await client.admin.command("ping")
+    yield client
+    async with asyncio.timeout(20):
+        await client.close() if request.param == "pymongo" else client.close()
 
 
 def under_way() -> int:
@@ -20,13 +36,10 @@ def under_way() -> int:
     return sum(task.get_name() in names for task in asyncio.all_tasks())
 
 
-@pytest.mark.parametrize("driver", ["motor", "pymongo"])
-async def test_callers_that_go_cancel_no_call_of_the_driver(own_mongod: ReplicaSet, driver: str) -> None:
+async def test_callers_that_go_cancel_no_call_of_the_driver(own_mongod: ReplicaSet, client: Any) -> None:
     """REL-06, REL-26: streams and checks that end while the server is frozen. A call of PyMongo's that is cancelled
     just when its own deadline comes leaves a lock taken, and every later call of the process would hang. So the calls
     go on, end by their deadline, and the store works when the server does."""
-    connect = AsyncIOMotorClient if driver == "motor" else AsyncMongoClient
-    client = connect(own_mongod.uri, maxPoolSize=2)
     store = MongoSessionStore(client["cancelled"], Keyring.generate())
     events = MongoEventLog(client["cancelled"])
     await store.start()
@@ -48,4 +61,56 @@ async def test_callers_that_go_cancel_no_call_of_the_driver(own_mongod: ReplicaS
         assert await store.find("nobody") is None
         assert (await events.read("nothing", 0)).events == ()
     await store.close()
-    await client.close() if driver == "pymongo" else client.close()
+
+
+def readings() -> set[asyncio.Task[Any]]:
+    """What reads a change stream of `notes`."""
+    return {task for task in asyncio.all_tasks() if task.get_name() == "change stream of notes"}
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait for what nobody tells."""
+    async with asyncio.timeout(60):
+        while not holds():  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
+async def test_a_search_for_a_primary_is_not_cancelled(
+    own_mongod: ReplicaSet, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REL-06, REL-26: while there is no primary the driver looks for one under a lock, which it would keep if it were
+    cancelled in the wrong moment. A feed that begins then, is silent then or is closed then leaves the search alone;
+    what was closed tells nothing of what the search finds."""
+    notes = client["searched"]["notes"]
+    told: list[str] = []
+
+    def follow(name: str) -> ChangeFeed:
+        return ChangeFeed(
+            notes, [], on_change=lambda _: told.append(name), on_loss=lambda: told.append(name), clock=SystemClock()
+        )
+
+    going, closed, late = follow("going"), follow("closed"), follow("late")
+    await going.start()
+    await closed.start()
+    await asyncio.to_thread(own_mongod.members[0].kill)
+    await until(lambda: not client.topology_description.has_writable_server())
+    seen = readings()
+    await closed.close()
+    monkeypatch.setattr(feed, "START_TIMEOUT", 0.7)
+    with pytest.raises(StoreUnavailableError):
+        await late.start()
+    seen |= readings()
+    await until(lambda: not going.alive)
+    seen |= readings()
+    searching = readings()
+    assert searching
+    assert not any(task.cancelling() for task in seen)
+    await asyncio.to_thread(own_mongod.members[0].start)
+    await asyncio.to_thread(own_mongod.primary)
+    await until(lambda: going.alive)
+    await notes.insert_one({})
+    await until(lambda: "going" in told)
+    await until(lambda: len(readings()) == 1)
+    assert set(told) == {"going"}
+    assert not any(task.cancelling() for task in seen)
+    await going.close()

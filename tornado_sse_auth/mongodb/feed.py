@@ -6,10 +6,10 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from pymongo.errors import OperationFailure, PyMongoError
 
@@ -31,6 +31,17 @@ CLOSE_TIMEOUT = 1.0
 RESUMABLE = "ResumableChangeStreamError"
 
 Change = Mapping[str, Any]
+T = TypeVar("T")
+
+# While there is no primary the driver looks for one each half second, under a lock. Cancelled in the wrong moment of
+# that it keeps the lock (see `undisturbed`), so these are not: they end with the search, or with their client.
+_left_alone: set[asyncio.Task[Any]] = set()
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    _left_alone.discard(task)
+    if not task.cancelled():
+        task.exception()  # perhaps nobody waits for it any more
 
 
 class ChangeFeed:
@@ -78,16 +89,17 @@ class ChangeFeed:
         if self._task is not None:
             return
         try:
-            async with asyncio.timeout(START_TIMEOUT):
-                self._token = await self._begin()
+            async with self._reading(self._begin()) as beginning:
+                await asyncio.wait({beginning}, timeout=START_TIMEOUT)
+                if not beginning.done():
+                    raise StoreUnavailableError(reason="no change stream was opened in time")
+                self._token = beginning.result()
         except OperationFailure as error:
             if error.code in CONFIGURATION_CODES:
                 raise ConfigurationError(f"MongoDB refuses a change stream: {error}") from error
             raise unavailable(error) from error
         except PyMongoError as error:
             raise unavailable(error) from error
-        except TimeoutError as error:
-            raise StoreUnavailableError(reason="no change stream was opened in time") from error
         self._heard = self._clock.monotonic()
         self._task = asyncio.create_task(self._run(), name=f"change feed of {self._collection.name}")
 
@@ -105,7 +117,7 @@ class ChangeFeed:
         """
         stream = await settled(self._collection.watch(self._pipeline, max_await_time_ms=1))
         async with stream:
-            change = await stream.try_next()
+            change = await self._next(stream)
             if change is not None:
                 self._tell(change)
             token: Change = stream.resume_token
@@ -133,10 +145,8 @@ class ChangeFeed:
 
     async def _unless_silent(self, reading: Coroutine[Any, Any, None]) -> None:
         """Let it run to its end. Raises what it raises, and `TimeoutError` when the server falls silent."""
-        task = asyncio.create_task(reading, name=f"change stream of {self._collection.name}")
-        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())  # it may be given up, below
         silent = 0.0
-        try:
+        async with self._reading(reading) as task:
             while not task.done():
                 heard = self._heard
                 await asyncio.wait({task}, timeout=LOOK_EACH)
@@ -145,11 +155,29 @@ class ChangeFeed:
                 if silent >= SILENCE and not task.done():
                     raise TimeoutError
             task.result()
+
+    @asynccontextmanager
+    async def _reading(self, reading: Coroutine[Any, Any, T]) -> AsyncIterator[asyncio.Task[T]]:
+        """A task for it, which is given up where it has not ended at the end of the block."""
+        task = asyncio.create_task(reading, name=f"change stream of {self._collection.name}")
+        task.add_done_callback(_ended)
+        try:
+            yield task
         finally:
-            # Ending a stream speaks to the server once more, which may be frozen: that is given up after a while.
-            if not task.done():
+            if task.done():
+                pass
+            elif self._collection.database.client.topology_description.has_writable_server():
+                # Ending a stream speaks to the server once more, which may be frozen: that is given up after a while.
                 task.cancel()
                 await asyncio.wait({task}, timeout=2 * CLOSE_TIMEOUT)
+            else:
+                _left_alone.add(task)
+
+    async def _next(self, stream: Any) -> Change | None:
+        change: Change | None = await stream.try_next()
+        if asyncio.current_task() in _left_alone:
+            raise asyncio.CancelledError
+        return change
 
     async def _read(self) -> None:
         """Tell changes until the stream ends. Raises `PyMongoError`, `StoreUnavailableError`."""
@@ -171,7 +199,7 @@ class ChangeFeed:
         stream = await settled(self._collection.watch(self._pipeline, resume_after=token))
         try:
             while stream.alive:
-                change = await stream.try_next()
+                change = await self._next(stream)
                 self._heard = self._clock.monotonic()
                 self._failures = 0
                 if change is not None and change["operationType"] != "invalidate":

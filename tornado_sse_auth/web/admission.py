@@ -13,7 +13,7 @@ from tornado.iostream import IOStream
 
 from ..clock import Clock
 
-__all__ = ["Admission", "Newcomers"]
+__all__ = ["DEFERRED", "Admission", "Newcomers"]
 
 BACKLOG = 4096  # who waits to be let in; the kernel has a bound of its own (net.core.somaxconn)
 DEFERRED = 1  # seconds at most for which a connection stays in the kernel that has sent nothing
@@ -75,10 +75,9 @@ class Admission:
     ) -> None:
         """`admit` is given each connection and its address."""
         listener.listen(BACKLOG)
-        if hasattr(socket, "TCP_DEFER_ACCEPT") and listener.family in (socket.AF_INET, socket.AF_INET6):
-            # Or connections would come in one by one, and their requests all together.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, DEFERRED)
         self._listener = listener
+        # Or connections would come in one by one, and their requests all together.
+        self._defer(DEFERRED)
         self._admit = admit
         self._newcomers = newcomers
         self._clock = clock
@@ -95,11 +94,19 @@ class Admission:
         else:
             IOLoop.current().remove_handler(self._listener)
 
+    def undefer(self) -> None:
+        """Have connections handed over that have sent nothing: new ones at once, those in the kernel in a second."""
+        self._defer(0)
+
     def drain(self) -> None:
         """Accept everybody who waits, as far as there are descriptors."""
         with contextlib.suppress(OSError):
             while self._accept_one():
                 pass
+
+    def _defer(self, seconds: int) -> None:
+        if hasattr(socket, "TCP_DEFER_ACCEPT") and self._listener.family in (socket.AF_INET, socket.AF_INET6):
+            self._listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, seconds)
 
     def _listen(self) -> None:
         self._pause = None

@@ -18,7 +18,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from ..clock import SystemClock
 from ..errors import OverloadedError
-from .admission import Admission, Newcomers
+from .admission import DEFERRED, Admission, Newcomers
 from .responses import error_answer
 
 __all__ = ["BoundedHTTPServer"]
@@ -26,6 +26,7 @@ __all__ = ["BoundedHTTPServer"]
 _log = logging.getLogger(__name__)
 
 RESERVED = 32  # descriptors for store, provider, metrics and listening, or an eighth where that is more
+UNDEFERRED = DEFERRED + 0.25  # seconds
 QUIET = 5.0  # seconds between two lines of the log about it
 BODY_MEMORY = 256 * 1024 * 1024
 # Of each body these are not counted: who holds the rest does not keep others from signing in.
@@ -68,6 +69,13 @@ class BoundedHTTPServer(HTTPServer):
             self._sockets[listener.fileno()] = listener
             self._handlers[listener.fileno()] = admission.close
             self._admissions.append(admission)
+
+    def prepare_stop(self) -> float:
+        """How many seconds later `stop` resets nobody. Until now the kernel held who had connected and sent nothing
+        yet, and it would reset them with the listening socket, whatever they are about to send."""
+        for admission in self._admissions:
+            admission.undefer()
+        return UNDEFERRED if self._admissions else 0.0
 
     def stop(self) -> None:
         """Stop listening. Connections that wait to be accepted are served first: the kernel would reset them with the
