@@ -174,6 +174,7 @@ class ChangeFeed:
                 _left_alone.add(task)
 
     async def _next(self, stream: Any) -> Change | None:
+        """What the stream tells next. Ends the task where it was left alone in a search that has ended now."""
         change: Change | None = await stream.try_next()
         if asyncio.current_task() in _left_alone:
             raise asyncio.CancelledError
