@@ -63,16 +63,49 @@ async def test_callers_that_go_cancel_no_call_of_the_driver(own_mongod: ReplicaS
     await store.close()
 
 
-def readings() -> set[asyncio.Task[Any]]:
-    """What reads a change stream of `notes`."""
-    return {task for task in asyncio.all_tasks() if task.get_name() == "change stream of notes"}
-
-
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for what nobody tells."""
     async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110
             await asyncio.sleep(0.05)
+
+
+CLOSED_OVER = {"LookUps._found", "MongoEventLog._append", "MongoSealedValues._count", "require_replica_set"}
+
+
+async def test_who_closes_cancels_no_call_of_the_driver(own_mongod: ReplicaSet, client: Any) -> None:
+    """REL-06, REL-26: a process that ends, or gives up to start, while the server is frozen: what waits for a look-up
+    or an event is told so, and the calls themselves end by their deadlines, or the client could not be closed."""
+    store = MongoSessionStore(client["cancelled"], Keyring.generate())
+    events, more = MongoEventLog(client["cancelled"]), MongoEventLog(client["cancelled"])
+    calls: set[asyncio.Task[Any]] = set()
+
+    def under_way() -> set[str]:
+        calls.update(task for task in asyncio.all_tasks() if task.get_name() in CLOSED_OVER)
+        return {task.get_name() for task in calls}
+
+    await store.start()
+    await events.start()
+    with own_mongod.members[0].stopped():
+        asked = asyncio.create_task(store.find_by_credential(b"nobody"))
+        published = asyncio.create_task(events.publish("channel", 1))
+        going = [asyncio.create_task(store.sealing_keys()), asyncio.create_task(more.start())]
+        await until(lambda: under_way() == CLOSED_OVER)
+        for task in going:
+            task.cancel()
+        await store.close()
+        await events.close()
+        for told in (asked, published):
+            with pytest.raises(StoreUnavailableError):
+                await told
+        assert not any(task.cancelling() for task in calls)
+    await asyncio.wait(calls, timeout=60)
+    assert not any(task.cancelled() for task in calls)
+
+
+def readings() -> set[asyncio.Task[Any]]:
+    """What reads a change stream of `notes`."""
+    return {task for task in asyncio.all_tasks() if task.get_name() == "change stream of notes"}
 
 
 async def test_a_search_for_a_primary_is_not_cancelled(

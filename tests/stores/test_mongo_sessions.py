@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import bson
 import pytest
@@ -29,6 +29,7 @@ from tests.stores.backends import (
 )
 from tornado_sse_auth.errors import ConfigurationError, StoreUnavailableError
 from tornado_sse_auth.identity import RefreshState, Secret, Session, SessionState
+from tornado_sse_auth.mongodb import require_replica_set
 from tornado_sse_auth.sealing import Keyring
 from tornado_sse_auth.stores import ChangeKind, Lease, LeaseRefused, MongoSessionStore, SessionChange
 
@@ -330,3 +331,14 @@ async def test_a_standalone_mongod_is_refused(standalone_mongod: mongo_parts.Mon
             with pytest.raises(ConfigurationError, match="--replSet"):
                 await store.start()
             await store.close()
+
+
+async def test_a_server_that_is_too_old_is_refused() -> None:
+    """4.4 knows no `$setWindowFields`; without the look, it would fail in the middle of a replay."""
+
+    class Old:
+        async def command(self, name: str) -> dict[str, object]:
+            return {"setName": "rs0", "maxWireVersion": 9}
+
+    with pytest.raises(ConfigurationError, match=r"5\.0 or later"):
+        await require_replica_set(cast(Any, Old()))

@@ -17,7 +17,7 @@ from pymongo.read_concern import ReadConcern
 
 from ..clock import Clock, SystemClock
 from ..errors import StoreUnavailableError
-from ..mongodb import ChangeFeed, Database, bounded, collection, require_replica_set, settled, starting, undisturbed
+from ..mongodb import ChangeFeed, Database, bounded, collection, make_indexes, require_replica_set, settled, undisturbed
 from .base import RANGE_BYTES, EventListener, EventLog, LogEvent, LogRange, event_text
 from .mongo_channel import ChannelWriter, Entry
 from .subscriptions import Subscriptions
@@ -83,8 +83,7 @@ class MongoEventLog(EventLog):
         """Make the index, begin to follow. Raises `ConfigurationError` for a server that is no replica set or refuses
         us, `StoreUnavailableError` where none answers within five seconds."""
         await require_replica_set(self._database)
-        with starting():
-            await self._events.create_indexes(list(INDEXES))
+        await make_indexes((self._events, INDEXES))
         await self._feed.start()
 
     async def close(self) -> None:
@@ -141,6 +140,7 @@ class MongoEventLog(EventLog):
         if document["_id"]["c"] in self._subscriptions:
             self._subscriptions.notify(_event(document))
 
+    @undisturbed
     async def _append(self, channel: str, entries: Sequence[Entry]) -> list[int]:
         numbers: list[int] = []
         with bounded():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 
 import pymongo
 from bson.codec_options import CodecOptions
+from pymongo import IndexModel
 from pymongo.errors import AutoReconnect, BulkWriteError, DuplicateKeyError, OperationFailure, PyMongoError
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -26,22 +27,26 @@ __all__ = [
     "bounded",
     "collection",
     "find_one",
+    "make_indexes",
     "require_replica_set",
     "settled",
     "starting",
     "unavailable",
     "undisturbed",
+    "undisturbed_for",
 ]
 
 Database: TypeAlias = "AsyncIOMotorDatabase[Any] | AsyncDatabase[Any]"
 T = TypeVar("T")
 P = ParamSpec("P")
+Call: TypeAlias = Callable[P, Coroutine[Any, Any, T]]
 
 CALL_TIMEOUT = 0.8
-GIVEN_UP_AFTER = 3 * CALL_TIMEOUT  # what is undisturbed makes at most two calls
+GIVEN_UP_AFTER = 3 * CALL_TIMEOUT
 START_TIMEOUT = 5.0
 # What no waiting mends: unauthorized, authentication failed, and an index that stands there with other options.
 CONFIGURATION_CODES = frozenset({13, 18, 85, 86})
+MONGODB_5_0 = 13  # its wire version
 
 
 class bounded:  # noqa: N801 - reads as the keyword it stands beside: `with bounded():`
@@ -90,8 +95,8 @@ class starting(bounded):  # noqa: N801
 _under_way: set[asyncio.Task[Any]] = set()  # each ends by its own deadline
 
 
-def undisturbed(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """A `call` of the driver that goes on when its caller is cancelled.
+def undisturbed_for(seconds: float) -> Callable[[Call[P, T]], Call[P, T]]:
+    """Calls of the driver that go on when their caller is cancelled, and are given up after `seconds`.
 
     PyMongo's asyncio client waits for a connection by `asyncio.wait_for` over a condition. Cancelled there just when
     its own deadline has come, it gives a lock back that it does not hold, and the lock stays taken for ever: every
@@ -99,17 +104,25 @@ def undisturbed(call: Callable[P, Coroutine[Any, Any, T]]) -> Callable[P, Corout
     and its caller goes on without it. Raises `StoreUnavailableError` where it does not end.
     """
 
-    @functools.wraps(call)
-    async def calling(*args: P.args, **kwargs: P.kwargs) -> T:
-        task = asyncio.create_task(call(*args, **kwargs), name=call.__qualname__)
-        _under_way.add(task)
-        task.add_done_callback(_ended)
-        await asyncio.wait({task}, timeout=GIVEN_UP_AFTER)
-        if not task.done():
-            raise StoreUnavailableError(reason="the driver did not keep its deadline")
-        return task.result()
+    def decorate(call: Call[P, T]) -> Call[P, T]:
+        @functools.wraps(call)
+        async def calling(*args: P.args, **kwargs: P.kwargs) -> T:
+            task = asyncio.create_task(call(*args, **kwargs), name=call.__qualname__)
+            _under_way.add(task)
+            task.add_done_callback(_ended)
+            await asyncio.wait({task}, timeout=seconds)
+            if not task.done():
+                raise StoreUnavailableError(reason="the driver did not keep its deadline")
+            return task.result()
 
-    return calling
+        return calling
+
+    return decorate
+
+
+def undisturbed(call: Call[P, T]) -> Call[P, T]:
+    """`undisturbed_for` what makes at most two calls, as nearly everything does."""
+    return undisturbed_for(GIVEN_UP_AFTER)(call)
 
 
 def _ended(task: asyncio.Task[Any]) -> None:
@@ -152,12 +165,25 @@ async def find_one(source: Any, query: dict[str, Any]) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
+@undisturbed_for(2 * START_TIMEOUT)
 async def require_replica_set(database: Database) -> None:
-    """Raises `ConfigurationError` where the server has no change streams, `StoreUnavailableError` where it is away."""
+    """Raises `ConfigurationError` where the server is too old or has no change streams, `StoreUnavailableError` where
+    it is away."""
     with starting():
         hello = await cast(Any, database).command("hello")
+    if hello.get("maxWireVersion", 0) < MONGODB_5_0:
+        raise ConfigurationError("This MongoDB server is too old: 5.0 or later is needed.")
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         raise ConfigurationError(
             "This MongoDB server is not part of a replica set, and change streams need one. Start mongod with "
             "--replSet rs0 and make it a replica set of one node, once: mongosh --eval 'rs.initiate()'"
         )
+
+
+@undisturbed_for(2 * START_TIMEOUT)
+async def make_indexes(*wanted: tuple[Any, Sequence[IndexModel]]) -> None:
+    """The indexes of these collections, where they are not there yet. Raises `ConfigurationError`,
+    `StoreUnavailableError`."""
+    with starting():
+        for source, indexes in wanted:
+            await source.create_indexes(list(indexes))

@@ -11,7 +11,7 @@ from bson.errors import BSONError
 from pymongo.errors import AutoReconnect
 
 from ..errors import StoreUnavailableError
-from .calls import bounded
+from .calls import bounded, undisturbed
 
 __all__ = ["LookUps"]
 
@@ -49,7 +49,7 @@ class LookUps:
         return await answer
 
     async def close(self) -> None:
-        """Give up what is under way, and what waits. Twice is once."""
+        """Give up what waits, and what is asked for it. Twice is once."""
         if self._sending is not None:
             self._sending.cancel()
             self._sending = None
@@ -111,6 +111,7 @@ class LookUps:
                 else:
                     answer.set_result(found.get(value))
 
+    @undisturbed
     async def _found(self, values: list[bytes]) -> dict[bytes, Document]:
         """A command costs a tenth less than a cursor. The driver tries one only once, so what a change of primary
         breaks goes the driver's usual way, as does what does not fit one reply."""

@@ -21,9 +21,9 @@ from ..mongodb import (
     bounded,
     collection,
     find_one,
+    make_indexes,
     require_replica_set,
     settled,
-    starting,
     undisturbed,
     view_replica_set,
 )
@@ -115,10 +115,9 @@ class MongoSessionStore(SessionStore):
         """Make indexes, begin the change feed. Raises `ConfigurationError` for a server that is no replica set or
         refuses us, `StoreUnavailableError` where none answers within five seconds."""
         await require_replica_set(self._database)
-        with starting():
-            await self._sessions.create_indexes(list(SESSION_INDEXES))
-            await self._records.create_indexes(list(RECORD_INDEXES))
-            await self._kept.create_indexes(list(KEPT_INDEXES))
+        await make_indexes(
+            (self._sessions, SESSION_INDEXES), (self._records, RECORD_INDEXES), (self._kept, KEPT_INDEXES)
+        )
         await self._feed.start()
 
     async def close(self) -> None:

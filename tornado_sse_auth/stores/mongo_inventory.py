@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..mongodb import Database, bounded, collection
+from ..mongodb import Database, bounded, collection, undisturbed_for
 
 __all__ = ["MongoInventory"]
 
@@ -26,6 +26,7 @@ class MongoInventory:
     def __init__(self, database: Database) -> None:
         self._sessions = collection(database, "sessions")
 
+    @undisturbed_for(2 * LONG_CALL)
     async def page(
         self, *, user_id: str | None = None, client_id: str | None = None, after: str = "", limit: int
     ) -> list[dict[str, Any]]:
@@ -42,17 +43,20 @@ class MongoInventory:
             )
         return found
 
+    @undisturbed_for(2 * LONG_CALL)
     async def get(self, session_id: str) -> dict[str, Any] | None:
         """One session, or None."""
         with bounded(LONG_CALL):
             found: dict[str, Any] | None = await self._sessions.find_one({"_id": session_id}, SHOWN)
         return found
 
+    @undisturbed_for(2 * LONG_CALL)
     async def count(self) -> int:
         """About how many there are."""
         with bounded(LONG_CALL):
             return int(await self._sessions.estimated_document_count())
 
+    @undisturbed_for(2 * LONG_CALL)
     async def remove(self, *, begun_until: float, limit: int) -> list[dict[str, Any]]:
         """End at most `limit` sessions that were begun until then (epoch seconds), also unreadable ones; the whole
         documents of those that were there."""

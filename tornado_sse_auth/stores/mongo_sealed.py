@@ -9,7 +9,7 @@ from typing import Any
 
 from pymongo import UpdateOne
 
-from ..mongodb import bounded
+from ..mongodb import bounded, undisturbed_for
 from ..sealing import Keyring, UnsealError, context
 from .base import SealingKeys
 from .documents import SEALED, key_name
@@ -57,11 +57,17 @@ class MongoSealedValues:
         """Which keys are needed, and by how many values."""
         values: Counter[str] = Counter()
         for field in self._fields:
-            with bounded(LONG_CALL):
-                # With a bound that every key meets the server jumps through the sparse index; else it reads all.
-                for key in await field.collection.distinct(field.key, {field.key: {"$gt": ""}}):
-                    values[key] += await field.collection.count_documents({field.key: key})
+            values.update(await self._count(field))
         return SealingKeys(ring=tuple(key.hex() for key in self._keyring.key_ids), values=dict(values))
+
+    @undisturbed_for(2 * LONG_CALL)
+    async def _count(self, field: _Field) -> Counter[str]:
+        values: Counter[str] = Counter()
+        with bounded(LONG_CALL):
+            # With a bound that every key meets the server jumps through the sparse index; else it reads all.
+            for key in await field.collection.distinct(field.key, {field.key: {"$gt": ""}}):
+                values[key] += await field.collection.count_documents({field.key: key})
+        return values
 
     async def reseal(self) -> AsyncIterator[Resealed]:
         """Seal again, with the first key, what another key of the ring has sealed; tells how far it is after each few
@@ -77,6 +83,7 @@ class MongoSealedValues:
                     so_far = Resealed(so_far.done + step.done, so_far.failed + step.failed)
                     yield so_far
 
+    @undisturbed_for(2 * LONG_CALL)
     async def _under(self, field: _Field, key: bytes, skipped: list[Any]) -> list[dict[str, Any]]:
         query = {field.key: key.hex(), "_id": {"$nin": skipped}}
         wanted = [field.name, "kind", "user_id"]
@@ -84,6 +91,7 @@ class MongoSealedValues:
             found: list[dict[str, Any]] = await field.collection.find(query, wanted).limit(BATCH).to_list(None)
         return found
 
+    @undisturbed_for(2 * LONG_CALL)
     async def _seal_again(self, field: _Field, documents: list[dict[str, Any]], skipped: list[Any]) -> Resealed:
         updates, failed = [], 0
         for document in documents:
