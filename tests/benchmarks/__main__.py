@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.benchmarks import (
+    descriptors,
     due,
     hostile_provider,
     mcp_rows,
     measuring,
     probes,
+    refresh_faults,
     requests,
     revocation,
     schedule,
@@ -39,6 +41,9 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "due": due.due,
     "mcp": mcp_rows.mcp,
     "probes": probes.probes,
+    "dead-statsd": measuring.dead_statsd,
+    "descriptors": descriptors.descriptors,
+    "refresh-faults": refresh_faults.refresh_faults,
     "hostile-provider": hostile_provider.hostile_provider,
 }
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from statistics import median
+from unittest.mock import patch
 
 from tests.benchmarks.load import interleaved, running, statsd
-from tests.benchmarks.rows import Row
+from tests.benchmarks.rows import Row, percentile
 from tests.parts import mongod
-from tornado_sse_auth import Metrics, Observations, StatsDMetrics
+from tornado_sse_auth import Metrics, NullMetrics, Observations, StatsDMetrics
 
 ROUNDS = 9
 REPEATS = 5000
@@ -72,3 +75,45 @@ async def _cost(port: int, note: Callable[[Metrics], None]) -> float:
         costs.append((time.process_time() - begun) / REPEATS)
     metrics.close()
     return median(costs)
+
+
+def dead_statsd() -> list[Row]:
+    """REL-31: what a validation waits for its metrics when nobody takes them, above what it waits without any."""
+    with statsd() as port:
+        pass  # from now on nobody listens there
+    full = patch.object(socket.socket, "sendto", side_effect=BlockingIOError)
+    rows = []
+    for fault, host, circumstance in (
+        ("nobody listens", "127.0.0.1", nullcontext()),
+        ("the name is gone", "statsd.invalid", nullcontext()),
+        ("the socket is full", "127.0.0.1", full),
+    ):
+        with circumstance:
+            dead, without, dropped = asyncio.run(_waits(host, port))
+        rows.append(
+            Row(
+                name=f"REL-31, {fault}: added to a validation, p99",
+                unit="µs",
+                value=percentile(dead, 99) - percentile(without, 99),
+                reach=100,
+                project=percentile(dead, 99),
+                baseline=percentile(without, 99),
+                detail=f"µs: with, without; {dropped} metrics dropped",
+            )
+        )
+    return rows
+
+
+async def _waits(host: str, port: int) -> tuple[list[float], list[float], int]:
+    """Microseconds of each note with this target and without any, and how many metrics were dropped."""
+    sink = StatsDMetrics(host, port)
+    both: tuple[list[float], list[float]] = ([], [])
+    for _ in range(ROUNDS):
+        for metrics, waits in zip((Observations(sink), Observations(NullMetrics())), both, strict=True):
+            for _ in range(REPEATS):
+                begun = time.perf_counter()
+                from_the_cache(metrics)
+                waits.append((time.perf_counter() - begun) * 1e6)
+            await asyncio.sleep(2 * StatsDMetrics.DELAY)
+    sink.close()
+    return *both, sink.dropped

@@ -7,42 +7,16 @@ import contextlib
 import resource
 import signal
 import socket
-import sys
-from collections.abc import Iterator
 
 import httpx
 import pytest
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
-from tests.parts.process import ServerProcess, free_port
+from tests.parts.limited_server import DESCRIPTORS, limited_server, seconds_used
 from tests.parts.sse_client import SSEClient
 from tests.scenarios.server import serve
 from tornado_sse_auth import BoundedHTTPServer
-
-DESCRIPTORS = 200
-# As `ulimit -n` before the command would; the demo provider in the same process takes its share.
-LIMITED = (
-    f"import resource; resource.setrlimit(resource.RLIMIT_NOFILE, ({DESCRIPTORS}, {DESCRIPTORS}));"
-    "import runpy, sys; sys.argv[0] = 'sample_server'; runpy.run_module('sample_server', run_name='__main__')"
-)
-
-
-@contextlib.contextmanager
-def sample(*options: str) -> Iterator[tuple[str, str, ServerProcess]]:
-    """The sample server under a limit: its URL, a bearer, its process."""
-    port = free_port()
-    command = [sys.executable, "-c", LIMITED, f"--port={port}", *options]
-    with ServerProcess("limited", command, ready=lambda server: server.wait_for_line("Ctrl-C ends it", 30)) as process:
-        bearer = process.wait_for_line(r"Bearer ([\w-]+)").group(1)
-        yield f"http://127.0.0.1:{port}", bearer, process
-
-
-def seconds_used(process: ServerProcess) -> float:
-    """CPU seconds of the process so far."""
-    with open(f"/proc/{process.pid}/stat") as stat:
-        fields = stat.read().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100
 
 
 async def test_more_connections_than_descriptors() -> None:
@@ -51,7 +25,7 @@ async def test_more_connections_than_descriptors() -> None:
     the crowd has gone everybody is."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 2048)), hard))
-    with sample() as (url, bearer, process):
+    with limited_server() as (url, bearer, process):
         port = int(url.rpartition(":")[2])
         headers = {"Authorization": f"Bearer {bearer}"}
         crowd: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
@@ -93,7 +67,7 @@ async def test_more_connections_than_descriptors() -> None:
 async def test_a_loop_that_stood_still_signs_nobody_out() -> None:
     """REL-25, REL-11: the whole process stands still for three seconds: its stream and its session go on, nobody is
     told to sign in, and the ticks come at their pace again, none twice."""
-    with sample("--refresh-interval=0.2") as (url, bearer, process):
+    with limited_server("--refresh-interval=0.2") as (url, bearer, process):
         async with (
             httpx.AsyncClient(base_url=url, trust_env=False, timeout=30) as client,
             SSEClient(f"{url}/events", bearer=bearer) as stream,
