@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import resource
 import signal
 import socket
+import sys
 
 import httpx
 import pytest
@@ -17,6 +19,7 @@ from tests.parts.limited_server import DESCRIPTORS, limited_server, seconds_used
 from tests.parts.sse_client import SSEClient
 from tests.scenarios.server import serve
 from tornado_sse_auth import BoundedHTTPServer
+from tornado_sse_auth.web.admission import Admission
 
 
 async def test_more_connections_than_descriptors() -> None:
@@ -158,3 +161,28 @@ async def test_who_has_connected_and_sent_nothing_yet_is_served_when_the_server_
             answer = await asyncio.to_thread(client.makefile("rb").read)
         assert answer.startswith(b"HTTP/1.1 200 ")
         await server.close_all_connections()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can be told to begin no more connections")
+async def test_who_connects_just_as_the_server_stops_is_refused_and_not_reset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """REL-19: between the last accept and the close of the socket. A proxy gives what was refused to another process;
+    what was reset may have been taken."""
+    server = BoundedHTTPServer(Application([("/", Hello)]))
+    (listener,) = bind_sockets(0, "127.0.0.1")
+    server.add_socket(listener)
+    address = listener.getsockname()
+    drain = Admission.drain
+    with socket.socket() as late:
+        late.setblocking(False)
+
+        def drain_and_be_preempted(admission: Admission) -> None:
+            drain(admission)
+            late.connect_ex(address)
+
+        monkeypatch.setattr(Admission, "drain", drain_and_be_preempted)
+        server.stop()
+        answered, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_writer(late, answered.set)
+        await asyncio.wait_for(answered.wait(), 20)
+        loop.remove_writer(late)
+        assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED

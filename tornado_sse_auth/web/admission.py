@@ -12,6 +12,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from ..clock import Clock
+from .syn_filter import drop_syns
 
 __all__ = ["DEFERRED", "Admission", "Newcomers"]
 
@@ -99,7 +100,8 @@ class Admission:
         self._defer(0)
 
     def drain(self) -> None:
-        """Accept everybody who waits, as far as there are descriptors."""
+        """Accept everybody who waits, as far as there are descriptors. Nobody comes after them."""
+        drop_syns(self._listener)
         with contextlib.suppress(OSError):
             while self._accept_one():
                 pass
