@@ -9,9 +9,10 @@ import pytest
 
 from tests.parts.scripted_provider import Answer, ScriptedProvider
 from tests.scenarios.refresh_kit import Kit, make_kit
-from tornado_sse_auth.errors import ProviderUnavailableError, ReauthorizationRequiredError
+from tornado_sse_auth.errors import InvalidTokenError, ProviderUnavailableError, ReauthorizationRequiredError
 from tornado_sse_auth.identity import Secret, Session, SessionState
 from tornado_sse_auth.sessions.lease import LEASE_LENGTH
+from tornado_sse_auth.sessions.refreshed_identity import ENRICH_INTERVAL
 from tornado_sse_auth.sessions.token_refresh import LeaseBusy, RefreshPostponed
 from tornado_sse_auth.stores.base import Lease
 
@@ -302,12 +303,36 @@ async def test_a_narrowed_scope_shrinks_the_session(kit: Kit) -> None:
     assert "prices:read" not in kit.heard.changed[-1].scopes
 
 
-async def test_another_subject_ends_the_session(kit: Kit) -> None:
-    """SEC-27: a refresh that answers for somebody else."""
-    session = await kit.session()
+@pytest.mark.parametrize("keys", ["known", "away"])
+async def test_another_subject_ends_the_session(kit: Kit, keys: str) -> None:
+    """SEC-27: a refresh that answers for somebody else: nothing of it is stored, told, given out or sent anywhere, not
+    even where its ID token cannot be verified; a session of the same user goes on."""
+    session, other = await kit.session(), await kit.session()
     kit.scripted.refresh_subject = "mallory"
-    await kit.attempt(session)
+    if keys == "away":
+        kit.scripted.script("jwks", *[Answer(status=503)] * 10)
+    with pytest.raises(InvalidTokenError):
+        await kit.refresher.fresh(session, min_ttl=30)
     await kit.refresher.close(5.0)
+    assert await kit.store.find(session.id) is None
+    assert kit.heard.ended == [(session.id, "revoked")]
+    assert kit.heard.changed == []
+    assert [kit.scripted.calls(endpoint) for endpoint in ("jwks", "userinfo")] == [[], []]
+    assert (await kit.row(other)) == other
+
+
+async def test_userinfo_about_another_subject_ends_the_session(kit: Kit) -> None:
+    """SEC-27: where the refresh brought no ID token, userinfo says whose access token it is; where it names nobody, or
+    does not come, what was known stays."""
+    session = await kit.session()
+    for answer in (Answer(status=500), Answer(change={"sub": None}), Answer(change={"sub": "mallory"})):
+        kit.clock.advance(ENRICH_INTERVAL)
+        kit.scripted.script("token", Answer(change={"id_token": None}))
+        kit.scripted.script("userinfo", answer)
+        before = await kit.row(session)
+        await kit.settled(before)
+        if answer.change.get("sub") is None:
+            assert (await kit.row(session)).claims == before.claims
     assert await kit.store.find(session.id) is None
     assert kit.heard.ended == [(session.id, "revoked")]
 

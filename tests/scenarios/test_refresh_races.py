@@ -113,7 +113,8 @@ async def test_another_subject_ends_the_session_when_the_store_is_back(
         return await real(session_id)
 
     monkeypatch.setattr(kit.store, "delete", delete)
-    await kit.attempt(session)
+    with pytest.raises(InvalidTokenError):
+        await kit.attempt(session)
     await kit.refresher.close(5.0)
     assert await kit.store.find(session.id) is None
     assert kit.heard.ended == [(session.id, "revoked")]

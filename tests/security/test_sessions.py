@@ -60,6 +60,28 @@ async def test_a_second_tab_cannot_bring_a_session_back(running: World) -> None:
         assert running.store.content() == stored == {}
 
 
+async def test_a_refresh_that_answers_for_somebody_else(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-27; mod_auth_openidc 2026: over HTTP: 401, no token of that answer is given out, the user's stream ends with
+    `revoked`, and the audit log says why."""
+    clock = ManualClock()
+    async with world(caplog, clock=clock) as running, running.client() as browser:
+        await running.sign_in(browser)
+        session_id = (await browser.get("/me")).json()["session_id"]
+        cookie = {"Cookie": f"{running.app.cookie}={browser.cookies[running.app.cookie]}"}
+        async with running.app.stream("/prices", headers=cookie) as stream:
+            await stream.next("open")
+            running.scripted.refresh_subject = "mallory"
+            clock.advance(4000)
+            refused(await browser.get("/upstream"), 401, "invalid_token")
+            assert (await stream.next("end")).json() == {"reason": "revoked"}
+        refused(await browser.get("/me"), 401, "invalid_token")
+        assert running.store.content() == {}
+        audited = [json.loads(line.message) for line in running.log.records if line.name == "tornado_sse_auth.audit"]
+        ended = [(line["event"], line["reason"]) for line in audited if line["session_id"] == session_id]
+        assert ended[-1] == ("revocation", "a refresh answered for another subject")
+        assert ("refresh", "success") not in {(line["event"], line["outcome"]) for line in audited}
+
+
 async def test_what_has_expired_is_401_before_it_is_removed(caplog: pytest.LogCaptureFixture) -> None:
     """SEC-57: by its own end and by its idle end, from the cache and from the store, for cookie, bearer and stream."""
     clock = ManualClock()

@@ -17,7 +17,7 @@ from joserfc.registry import Header
 
 from ..identity import Secret
 from .http import parse_json
-from .outcome import IdentityRejected
+from .outcome import AnotherSubject, IdentityRejected
 
 __all__ = [
     "LEEWAY",
@@ -25,6 +25,8 @@ __all__ = [
     "check_id_token_claims",
     "check_identifying_claims",
     "check_time_claims",
+    "check_userinfo_claims",
+    "claimed_subject",
     "read_key_set",
     "require",
     "verification_key",
@@ -106,6 +108,17 @@ class SignedToken:
         return claims
 
 
+def claimed_subject(token: Secret) -> str | None:
+    """The subject that a token names, whoever signed it; None where it cannot be read. It proves nothing: it is for
+    those who would refuse the token whether or not it is genuine."""
+    try:
+        claims = parse_json(jws.extract_compact(token.reveal().encode("ascii")).payload or b"")
+    except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
+        return None
+    subject = claims.get("sub") if isinstance(claims, dict) else None
+    return subject if isinstance(subject, str) else None
+
+
 def read_key_set(document: Mapping[str, Any]) -> tuple[Key, ...]:
     """The public signing keys of a JWK set. Keys we do not understand are skipped (RFC 7517, section 5)."""
     entries = document.get("keys")
@@ -179,6 +192,16 @@ def check_identifying_claims(claims: Mapping[str, Any], *, issuer: str) -> list[
     audiences: list[str] = audience if isinstance(audience, list) else [audience]
     require(all(isinstance(item, str) for item in audiences), "no proper audience")
     return audiences
+
+
+def check_userinfo_claims(claims: Mapping[str, Any], *, subject: str | None) -> None:
+    """Userinfo names a subject, and no other than `subject` (OpenID Connect Core, section 5.3.2). Raises
+    `IdentityRejected`, of which `AnotherSubject` is one."""
+    given = claims.get("sub")
+    if not isinstance(given, str) or not given:
+        raise IdentityRejected(reason="userinfo names no subject")
+    if subject is not None and given != subject:
+        raise AnotherSubject(reason="userinfo is about another subject than the ID token")
 
 
 def check_time_claims(claims: Mapping[str, Any], *, now: float, leeway: float = LEEWAY) -> None:

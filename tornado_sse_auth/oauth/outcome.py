@@ -13,6 +13,7 @@ from enum import Enum
 from ..errors import InvalidRequestError
 
 __all__ = [
+    "AnotherSubject",
     "ClientRejected",
     "IdentityRejected",
     "RefreshRejected",
@@ -62,3 +63,7 @@ class IdentityRejected(InvalidRequestError):  # noqa: N818 - named like its sibl
     """An ID token or userinfo answer that proves nobody's identity. `reason` says which rule it broke."""
 
     default_message = "The sign-in could not be verified; start it again."
+
+
+class AnotherSubject(IdentityRejected):
+    """Userinfo speaks of somebody else than whom the access token was given for."""

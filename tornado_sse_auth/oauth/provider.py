@@ -16,7 +16,7 @@ from .client_authentication import ClientCredentials
 from .client_endpoints import ClientEndpoints
 from .discovery import discover, fetch_document
 from .http import Certificate, HTTPClient
-from .id_token import SignedToken, check_id_token_claims
+from .id_token import SignedToken, check_id_token_claims, check_userinfo_claims
 from .key_source import KeySource
 from .logout_token import LOGOUT_JWT, LogoutToken
 from .metadata import ProviderMetadata, check_issuer
@@ -234,7 +234,7 @@ class OAuthProvider:
         """More claims about the user (OpenID Connect Core, section 5.3); empty where the provider has no userinfo.
 
         `subject` is the ID token's; None where there was none, and then `iss` is put in and `sub` is what userinfo
-        says. Raises `IdentityRejected` for another subject (section 5.3.2), `ProviderUnavailableError`.
+        says. Raises `IdentityRejected`, of which `AnotherSubject` is one (section 5.3.2), `ProviderUnavailableError`.
         """
         metadata = await self._current_metadata()
         if metadata.userinfo_endpoint is None:
@@ -246,9 +246,7 @@ class OAuthProvider:
             timeout=self._timeout,
             headers={"Authorization": f"Bearer {access_token.reveal()}"},
         )
-        given = claims.get("sub")
-        if not isinstance(given, str) or not given or (subject is not None and given != subject):
-            raise IdentityRejected(reason="userinfo is about another subject than the ID token")
+        check_userinfo_claims(claims, subject=subject)
         # Its answer is unsigned: what identifies stays the ID token's.
         return {**claims, "iss": self.issuer}
 

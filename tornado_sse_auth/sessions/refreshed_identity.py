@@ -9,9 +9,9 @@ from types import MappingProxyType
 from typing import Any
 
 from ..clock import Clock
-from ..errors import AuthError
+from ..errors import AuthError, InvalidTokenError
 from ..identity import Session
-from ..oauth import IdentityMapper, OAuthProvider, TokenResponse
+from ..oauth import AnotherSubject, IdentityMapper, OAuthProvider, TokenResponse, claimed_subject
 from .manager import SessionManager
 from .session_writes import until_written
 
@@ -33,25 +33,44 @@ class RefreshedIdentity:
         self._mapper = identity_mapper
         self._clock = clock
 
+    def _subject(self, session: Session) -> str | None:
+        """Whom the provider's answers for this session must name."""
+        subject = session.claims.get("sub")
+        return str(subject) if subject is not None and session.claims.get("iss") == self._provider.issuer else None
+
+    async def check(self, session: Session, answer: TokenResponse) -> None:
+        """Before anything of the answer is kept or given to anybody: what says that it is another user's ends the
+        session, genuine or not. The provider is not asked for that. Raises `InvalidTokenError` then."""
+        subject = self._subject(session)
+        if subject is None or answer.id_token is None or claimed_subject(answer.id_token) in (None, subject):
+            return
+        await self._end(session)
+        raise InvalidTokenError(reason="the session has ended: its refresh answered for another subject")
+
+    async def _end(self, session: Session) -> None:
+        reason = "a refresh answered for another subject"
+        await until_written(lambda: self._sessions.revoke(session.id, reason=reason))
+
     async def update(self, saved: Session, answer: TokenResponse) -> None:
-        """What the new ID token and userinfo say of the user. A failure keeps what was known."""
-        subject = saved.claims.get("sub")
-        if subject is None or saved.claims.get("iss") != self._provider.issuer:
+        """What the new ID token and userinfo say of the user. A failure keeps what was known; userinfo about another
+        subject ends the session."""
+        subject = self._subject(saved)
+        if subject is None:
             return
         signed: Mapping[str, Any] = {}
         if answer.id_token is not None:
             signed = await self._learn("ID token", saved, self._provider.verify_id_token(answer.id_token, nonce=None))
-            if signed.get("sub", subject) != subject:
-                reason = "a refresh answered for another subject"
-                await until_written(lambda: self._sessions.revoke(saved.id, reason=reason))
-                return
         told: Mapping[str, Any] = {}
         enriched_at = saved.enriched_at
         if self._clock.time() - saved.enriched_at >= ENRICH_INTERVAL:
             enriched_at = self._clock.time()
-            told = await self._learn(
-                "userinfo", saved, self._provider.userinfo(answer.access_token, subject=str(subject))
-            )
+            try:
+                told = await self._learn(
+                    "userinfo", saved, self._provider.userinfo(answer.access_token, subject=subject)
+                )
+            except AnotherSubject:
+                await self._end(saved)
+                return
 
         if not signed and not told and enriched_at == saved.enriched_at:
             return
@@ -76,6 +95,8 @@ class RefreshedIdentity:
     async def _learn(self, what: str, session: Session, question: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
         try:
             return await question
+        except AnotherSubject:
+            raise
         except AuthError as error:
             _log.warning("%s of session %s was not taken over: %s", what, session.id, error)
             return {}

@@ -215,6 +215,7 @@ class TokenRefresher:
             self._flights.pop(session_id, None)
 
     async def _finish(self, held: HeldLease, answer: TokenResponse, flight: _Flight, began: float) -> None:
+        await self._identity.check(held.lease.session, answer)
         saved = await self._exchange.keep(held, answer, flight.outcome.set_result)
         if not flight.outcome.done():
             flight.outcome.set_result(saved)
