@@ -91,8 +91,6 @@ class PublishHandler(SSEAuthMixin, RequestHandler):
 class MeHandler(SSEAuthMixin, RequestHandler):
     """`/me`: the user context."""
 
-    sign_in_redirect = False
-
     def get(self) -> None:
         """As JSON."""
         user: UserContext = self.current_user

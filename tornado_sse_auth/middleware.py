@@ -294,8 +294,6 @@ class SSEAuthenticationMiddleware:
         except InvalidTokenError:
             self.bad_credentials.hit(self.guard.describe(request).remote)
             raise
-        if found.grant is not None or found.credential.audience:
-            raise InvalidTokenError(reason="the token is good at the handlers of its resource only")
         session = found.session
         if session.state is SessionState.REAUTHORIZATION:
             raise ReauthorizationRequiredError(

@@ -201,6 +201,8 @@ async def test_what_a_client_says_of_itself_is_text(here: World) -> None:
         {"Sec-Fetch-Site": "cross-site"},
         {"Sec-Fetch-Site": "same-site"},
         {"Sec-Fetch-Site": "none"},
+        {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "no-cors"},
+        {"Sec-Fetch-Mode": "no-cors"},
         {"Origin": ""},
     ],
     ids=str,

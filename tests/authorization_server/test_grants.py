@@ -7,9 +7,11 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from tests.authorization_server.kit import Browser, Installation, World
+from tests.authorization_server.kit import Browser, Installation, World, world
 from tests.parts.sse_client import SSEClient
+from tornado_sse_auth import MemorySessionStore
 from tornado_sse_auth.sessions import grant_changes, manager
+from tornado_sse_auth.testing import ManualClock
 
 
 async def listed(browser: Browser) -> list[dict[str, object]]:
@@ -68,6 +70,43 @@ async def test_grants_are_listed_and_ended_one_by_one(processes: tuple[World, Wo
         assert (await two.get()).status_code == 200
         assert not lasting.ended
         assert (await alice.http.delete(path, headers=origin)).status_code == 404
+
+
+async def test_what_is_refused_is_no_use(clock: ManualClock) -> None:
+    """SEC-15, SEC-16: a credential that opens nothing (a token at another resource, a cookie's value as a bearer and
+    the other way about, a refresh token, whatever belongs to a session that needs its user) renews neither its
+    session nor its grant; nor does it show that an answer has arrived."""
+    async with world(MemorySessionStore(clock=clock), clock=clock, access_token_ttl=86_400) as here:
+        alice = await here.signed_in()
+        client = await here.installation(alice)
+        await client.refresh()
+        clock.advance(4 * 3600)
+        before = await here.session(alice.session_id)
+        access, refresh = client.tokens["access_token"], client.tokens["refresh_token"]
+        cookie = str(alice.http.cookies.get(here.app.cookie))
+        for path in ("/me", "/auth/sessions"):
+            assert (await client.get(path)).status_code == 401
+        for path in ("/mcp", "/me"):
+            assert (await client.get(path, token=cookie)).status_code == 401
+            assert (await client.get(path, token=refresh)).status_code == 401
+            planted = {"Cookie": f"{here.app.cookie}={access}"}
+            assert (await here.http.get(path, headers=planted)).status_code == 401
+        assert await here.session(alice.session_id) == before
+        assert (await client.get("/mcp")).status_code == 200
+        used = await here.session(alice.session_id)
+        assert (used.last_seen, used.grants[0].last_used) == (clock.time(), clock.time())
+        assert [grant.answered for grant in (*before.grants, *used.grants)] == [False, True]
+        assert await here.auth.store.require_reauthorization(used, spent_version=used.token_version) is not None
+        clock.advance(4 * 3600)
+        before = await here.session(alice.session_id)
+        assert (await client.get("/mcp")).status_code == 401
+        assert (await alice.http.get("/me", headers={"Accept": "*/*"})).status_code == 401
+        after = await here.session(alice.session_id)
+        assert (after.last_seen, after.idle_expires_at, after.grants) == (
+            before.last_seen,
+            before.idle_expires_at,
+            before.grants,
+        )
 
 
 async def test_a_stream_outlives_its_access_token(here: World) -> None:

@@ -6,9 +6,12 @@ from __future__ import annotations
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
 
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
+from tornado.web import Application
 
 from sample_server.application import running_dashboard, sample_application
 from sample_server.content import ContentFolder
@@ -21,12 +24,32 @@ from tornado_sse_auth.mcp import MCPEndpoint
 SCOPES = "openid offline_access profile content:read events:write"
 
 
+@dataclass(frozen=True)
+class RunningSample:
+    """Where it is, and what it consists of."""
+
+    url: str
+    auth: SSEAuthenticationMiddleware
+    application: Application
+
+
 @asynccontextmanager
-async def sample_page(
-    *, access_token_ttl: float, watchers: frozenset[str] = frozenset(), store: SessionStore | None = None
-) -> AsyncIterator[str]:
-    """Serve them on a free loopback port; gives their URL. `access_token_ttl`: seconds the provider's tokens live;
-    `watchers`: the scopes that the dashboard asks for; `store`: another than one in memory."""
+async def sample_page(**options: Any) -> AsyncIterator[str]:
+    """Serve them as `running_sample` does; gives their URL."""
+    async with running_sample(**options) as sample:
+        yield sample.url
+
+
+@asynccontextmanager
+async def running_sample(
+    *,
+    access_token_ttl: float = 300,
+    watchers: frozenset[str] = frozenset(),
+    store: SessionStore | None = None,
+    **options: Any,
+) -> AsyncIterator[RunningSample]:
+    """Serve them on a free loopback port. `access_token_ttl`: seconds the provider's tokens live; `watchers`: the
+    scopes that the dashboard asks for; `store`: another than one in memory; `options` are the middleware's."""
     sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
     url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
     demo = DemoProvider(
@@ -41,7 +64,7 @@ async def sample_page(
         provider = OAuthProvider(
             issuer=demo.issuer, client_id="sample", client_secret=demo.client_secret, scopes=SCOPES
         )
-        auth = SSEAuthenticationMiddleware(store or MemorySessionStore(), provider, public_url=url)
+        auth = SSEAuthenticationMiddleware(store or MemorySessionStore(), provider, public_url=url, **options)
         await auth.start()
         stack.push_async_callback(auth.close)
         ticker = Ticker()
@@ -54,4 +77,4 @@ async def sample_page(
         server.add_sockets(sockets)
         stack.push_async_callback(server.close_all_connections)
         stack.callback(server.stop)
-        yield url
+        yield RunningSample(url, auth, application)

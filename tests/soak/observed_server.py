@@ -31,9 +31,9 @@ def _observe(lines: TextIO) -> None:
                 note(began, found, cached=True)
             return found
 
-        async def read(self, presented: PresentedCredential) -> Authenticated:
+        async def read(self, presented: PresentedCredential, resource: str | None) -> Authenticated:
             began = time.time()
-            found = await super().read(presented)
+            found = await super().read(presented, resource)
             note(began, found, cached=False)
             return found
 

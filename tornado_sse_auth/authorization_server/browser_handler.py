@@ -60,12 +60,13 @@ class AuthorizationHandler(ErrorAnswers, RequestHandler):
 
     def _check_own_page(self) -> None:
         """Only our own page may send the form, whatever else is allowed to use this server."""
+        self.sse_auth.guard.check_same_origin(self.request)
         headers = self.request.headers
         site, origin = headers.get("Sec-Fetch-Site"), headers.get("Origin")
         if site not in (None, "same-origin"):
             raise InvalidOriginError(reason=f"Sec-Fetch-Site {site[:20]!r}")
-        if origin != self.sse_auth.options.public_url and (origin is not None or site is None):
-            raise InvalidOriginError(reason=f"Origin {(origin or '')[:100]!r}")
+        if origin not in (None, self.sse_auth.options.public_url):
+            raise InvalidOriginError(reason=f"Origin {origin[:100]!r}")
 
     async def _signed_in(self) -> Authenticated | None:
         """Who is signed in by the browser's session cookie."""

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from cachetools import TTLCache
 
 from ..clock import Clock
+from ..errors import InvalidTokenError
 from ..identity import Credential, Grant, Session, UserContext
 
 __all__ = ["Authenticated", "SessionCache"]
@@ -32,6 +33,13 @@ class Authenticated:
         object.__setattr__(self, "user", self.session.user_context(self.credential.scopes))
         object.__setattr__(self, "grant", self.session.grant(self.credential.grant))
         object.__setattr__(self, "ends_at", min(self.session.ends_at, self.credential.expires_at))
+
+    def check_audience(self, resource: str | None) -> None:
+        """A token for another resource than this URI is none (RFC 8707, section 2); None: no resource's token is good.
+        Raises `InvalidTokenError`."""
+        audience = self.credential.audience
+        if (self.grant is not None or audience) and resource not in audience:
+            raise InvalidTokenError(reason=f"the token is for {', '.join(audience)}")
 
 
 class _Overtaken(NamedTuple):

@@ -79,13 +79,14 @@ class SessionManager:
         return self._validation.cached(presented)
 
     async def validate(self, presented: PresentedCredential) -> Authenticated:
-        """The session that `presented` opens, from the cache or the store. Raises what `read` raises."""
+        """The session that `presented` opens without a resource, from the cache or the store. Raises what `read`
+        raises."""
         return await self._validation.validate(presented)
 
-    async def read(self, presented: PresentedCredential) -> Authenticated:
-        """The session that `presented` opens, from the store or a verifier, whatever the cache has. Raises
+    async def read(self, presented: PresentedCredential, resource: str | None) -> Authenticated:
+        """The session that `presented` opens at the resource of this URI, whatever the cache has. Raises
         `InvalidTokenError`, and `ProviderUnavailableError` where a verifier lacks its authorization server."""
-        return await self._validation.read(presented)
+        return await self._validation.read(presented, resource)
 
     async def touch(self, session_id: str) -> Session | None:
         """Count an open stream as use of its session; the session as it stands, or None when it is gone."""

@@ -9,7 +9,7 @@ from dataclasses import replace
 from ..audit import AuditLog
 from ..clock import Clock
 from ..errors import ExpiredTokenError, InvalidTokenError, StoreUnavailableError
-from ..identity import Credential, Secret, Session, SessionState
+from ..identity import Credential, CredentialKind, Secret, Session, SessionState
 from ..metrics import Metrics
 from ..oauth import BearerVerifier
 from ..options import Options
@@ -60,35 +60,42 @@ class SessionValidation:
         return found
 
     async def validate(self, presented: PresentedCredential) -> Authenticated:
-        """The session that `presented` opens, from the cache or the store. Raises what `read` raises."""
+        """The session that `presented` opens, from the cache or the store, if it is good without a resource. Raises
+        what `read` raises."""
         found = self.cached(presented)
-        return await self.read(presented) if found is None else found
+        if found is None:
+            return await self.read(presented, None)
+        found.check_audience(None)
+        return found
 
-    async def read(self, presented: PresentedCredential) -> Authenticated:
-        """The session that `presented` opens, from the store or a verifier, whatever the cache has. Raises
-        `InvalidTokenError`, and `ProviderUnavailableError` where a verifier lacks its authorization server."""
+    async def read(self, presented: PresentedCredential, resource: str | None) -> Authenticated:
+        """The session that `presented` opens at this resource, from the store or a verifier, whatever the cache has.
+        What is refused here counts as no use of it.
+
+        Raises `InvalidTokenError`, and `ProviderUnavailableError` where a verifier lacks its authorization server."""
         started = self._clock.monotonic()
         try:
-            found = await self._find(presented)
+            found = await self._find(presented, resource)
         except InvalidTokenError:
             self._metrics.increment("session.validate.rejected")
             raise
         self._metrics.timing("session.validate", self._clock.monotonic() - started)
         return found
 
-    async def _find(self, presented: PresentedCredential) -> Authenticated:
+    async def _find(self, presented: PresentedCredential, resource: str | None) -> Authenticated:
         found = None
         if presented.ours:
             self._metrics.increment("session.validate.miss")
-            found = await self._look_up(presented.digest)
+            found = await self._look_up(presented, resource)
         if found is None and self._verifiers:
             found = await self._verify(presented)
-        # A cookie's value is no bearer and the other way about: what one leaks, the other does not open.
-        if found is None or found.credential.kind is not presented.kind:
+        if found is None:
             raise InvalidTokenError(reason="unknown or revoked credential")
+        found.check_audience(resource)
         return found
 
-    async def _look_up(self, digest: bytes) -> Authenticated | None:
+    async def _look_up(self, presented: PresentedCredential, resource: str | None) -> Authenticated | None:
+        digest = presented.digest
         while True:
             begun = self._cache.begin_fill()
             started = self._clock.monotonic()
@@ -99,15 +106,20 @@ class SessionValidation:
             credential = session.credential(digest)
             if credential is None:
                 return None
+            # A cookie's value is no bearer and the other way about: what one leaks, the other does not open.
+            if credential.kind is not presented.kind:
+                raise InvalidTokenError(reason="a credential of another kind")
             if credential.expires_at <= self._clock.time():
                 raise ExpiredTokenError(reason="expired credential")
-            if await self._note_arrival(session, credential):
-                continue
-            if session.state is SessionState.REAUTHORIZATION and session.reauth is None:
+            waiting = session.state is SessionState.REAUTHORIZATION
+            if waiting and session.reauth is None:
                 session = await self._make_reauthorizable(session)
             found = Authenticated(session, credential)
+            found.check_audience(resource)
+            if not waiting and await self._note_arrival(session, credential):
+                continue
             if self._cache.fill(digest, found, begun):
-                touched = await self._touch(session)
+                touched = session if waiting else await self._touch(session)
                 return found if touched is session else Authenticated(touched, credential)
 
     async def _verify(self, presented: PresentedCredential) -> Authenticated | None:
@@ -151,7 +163,8 @@ class SessionValidation:
 
     async def look_nobody_up(self) -> None:
         """Look a credential up that nobody has, as a request does: for health."""
-        await self._look_up(Secret.random().digest())
+        nobody = Secret.random()
+        await self._look_up(PresentedCredential(nobody, nobody.digest(), CredentialKind.BEARER, True), None)
 
     async def touch(self, session_id: str) -> Session | None:
         """Count an open stream as use of its session; the session as it stands, or None when it is gone."""

@@ -75,6 +75,8 @@ class TokenHandler(_AccountHandler):
 class SessionsHandler(_AccountHandler):
     """The user's sessions."""
 
+    sign_in_redirect = True
+
     async def get(self) -> None:
         """`{"sessions": [...]}`, oldest first, each with its grants; `open_streams` counts those of this process."""
         auth = self.sse_auth

@@ -92,7 +92,7 @@ class SSEAuthMixin(ErrorAnswers):
     async def _ask_store(self, presented: PresentedCredential) -> None:
         auth = self.sse_auth
         try:
-            found = await auth.sessions.read(presented)
+            found = await auth.sessions.read(presented, self._resource_uri)
         except ExpiredTokenError:
             raise
         except InvalidTokenError:
@@ -109,20 +109,16 @@ class SSEAuthMixin(ErrorAnswers):
 
     def _admit(self, found: Authenticated) -> None:
         if found.grant is not None or found.credential.audience:
-            self._check_audience(found)
+            found.check_audience(self._resource_uri)
         self._authenticated = found
         self.check_session_state(found.session)
         self.current_user = found.user
         if self.requirements is not NO_REQUIREMENTS:
             self.requirements.check(found.user, self.sse_auth.options.subscription_levels)
 
-    def _check_audience(self, found: Authenticated) -> None:
-        """A token for another resource is none here (RFC 8707, section 2)."""
-        if (
-            self.resource is None
-            or f"{self.sse_auth.options.public_url}{self.resource}" not in found.credential.audience
-        ):
-            raise InvalidTokenError(reason=f"the token is for {', '.join(found.credential.audience)}")
+    @property
+    def _resource_uri(self) -> str | None:
+        return None if self.resource is None else f"{self.sse_auth.options.public_url}{self.resource}"
 
     def check_session_state(self, session: Session) -> None:
         """Raises `ReauthorizationRequiredError` for a session that needs its user."""
