@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 from tornado.web import RequestHandler
@@ -109,6 +110,31 @@ class Restless(SSEAuthMixin, RequestHandler):
                 number += 1
                 await stream.send({"number": number}, event="price")
                 await asyncio.sleep(0)
+
+
+class Lenient(SSEAuthMixin, RequestHandler):
+    """A method that asks for less than its class."""
+
+    required_subscription = "pro"
+
+    async def get(self) -> None:
+        self.require(subscription="free")
+        async with self.event_stream() as stream:
+            await stream.over()
+
+
+async def test_asking_for_less_takes_nothing_back(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-17, SEC-49: of two levels the higher holds, for the request and for its stream, which ends when the user has
+    only the lower one left."""
+    async with world(caplog, handlers=[(r"/lenient", Lenient)]) as running, running.client() as client:
+        free = {"Authorization": f"Bearer {await running.bearer('free', subscription='free')}"}
+        refused(await client.get("/lenient", headers=free), 403, "insufficient_subscription")
+        session, secret = await running.app.auth.sessions.create(user_id="u", subscription="pro")
+        cookie = {"Cookie": f"{running.app.cookie}={secret.reveal()}"}
+        async with running.app.stream("/lenient", headers=cookie) as stream:
+            await stream.next("open")
+            await running.app.auth.sessions.update(session.id, lambda stored: replace(stored, subscription="free"))
+            assert (await stream.next("end")).json() == {"reason": "insufficient_subscription"}
 
 
 async def test_no_event_of_the_application_after_the_end(caplog: pytest.LogCaptureFixture) -> None:

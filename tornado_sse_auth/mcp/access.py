@@ -102,12 +102,7 @@ class AccessRules:
 
     def both(self, one: Requirements, other: Requirements) -> Requirements:
         """All of both, and the higher of the two subscription levels."""
-        joined = one | other
-        levels = {one.subscription, other.subscription} & set(self._levels)
-        if len(levels) < 2:
-            return joined
-        higher = max(levels, key=lambda level: self._levels.index(str(level)))
-        return Requirements(scopes=joined.scopes, permissions=joined.permissions, subscription=higher)
+        return one.both(other, self._levels)
 
     def _named(self, kind: str, name: str) -> Requirements:
         needed = self._given.get((kind, name), NO_REQUIREMENTS)

@@ -60,7 +60,7 @@ class Listening:
             raise MCPError(INVALID_REQUEST, "subscriptions/listen needs a request of its own")
         check_watched(params.notifications.resource_subscriptions or ())
         honored, needed = self._honored(params.notifications)
-        caller.requirements = caller.requirements | needed
+        caller.requirements = self._rules.both(caller.requirements, needed)
         meta: dict[str, Any] = {SUBSCRIPTION_ID_META_KEY: ctx.request_id}
         acknowledged = SubscriptionsAcknowledgedNotification(
             params=SubscriptionsAcknowledgedNotificationParams(notifications=honored, _meta=meta)

@@ -33,12 +33,15 @@ class Requirements:
         asked = cls(scopes=_names(scopes), permissions=_names(permissions), subscription=subscription)
         return asked if asked != NO_REQUIREMENTS else NO_REQUIREMENTS
 
-    def __or__(self, other: Requirements) -> Requirements:
-        """Both together; the subscription of `other` counts where it has one."""
+    def both(self, other: Requirements, levels: Sequence[str]) -> Requirements:
+        """All of both, and the higher of two subscription levels. `levels`: from lowest to highest; what is not among
+        them counts as above them all, since a rule that cannot be judged never passes."""
+        ranks = {level: rank for rank, level in enumerate(levels)}
+        asked = [level for level in (self.subscription, other.subscription) if level is not None]
         return Requirements(
             scopes=self.scopes | other.scopes,
             permissions=self.permissions | other.permissions,
-            subscription=other.subscription or self.subscription,
+            subscription=max(asked, key=lambda level: ranks.get(level, len(ranks)), default=None),
         )
 
     def check(self, user: UserContext, levels: Sequence[str]) -> None:

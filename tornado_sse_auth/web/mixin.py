@@ -141,8 +141,9 @@ class SSEAuthMixin(ErrorAnswers):
 
         Raises `InsufficientScopeError`, `InsufficientPermissionError`, `InsufficientSubscriptionError`.
         """
-        self.requirements = self.requirements | Requirements.of(scopes, permissions, subscription)
-        self.requirements.check(self.authenticated.user, self.sse_auth.options.subscription_levels)
+        levels = self.sse_auth.options.subscription_levels
+        self.requirements = self.requirements.both(Requirements.of(scopes, permissions, subscription), levels)
+        self.requirements.check(self.authenticated.user, levels)
 
     def event_stream(self) -> EventStream:
         """One SSE response, for `async with`. Raises `TooManyStreamsError` and `OverloadedError` on entering."""
