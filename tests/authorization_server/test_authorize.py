@@ -6,7 +6,9 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
-from tests.authorization_server.kit import REDIRECT, Browser, Installation, World, answer_of, form_of
+from tests.authorization_server.kit import REDIRECT, Browser, Installation, World, answer_of, world
+from tests.parts.scripted_provider import ScriptedProvider
+from tests.scenarios.server import provider_at
 from tornado_sse_auth.identity import SessionState
 
 
@@ -44,7 +46,7 @@ async def refused(browser: Browser, query: dict[str, str]) -> str:
     ids=str,
 )
 async def test_nobody_is_sent_to_an_address_that_is_not_the_clients(here: World, wrong: dict[str, str | None]) -> None:
-    """SEC-29, SEC-30: 400 and a page, even where everything else is wrong, too."""
+    """SEC-29, SEC-30: 400 and a page, even where everything else is wrong, too; nothing is stored."""
     client, browser = await client_of(here), await here.signed_in()
     worse: dict[str, str | None] = {"response_type": "token", "scope": "unknown", "code_challenge_method": "plain"}
     for more in ({}, worse):
@@ -53,6 +55,29 @@ async def test_nobody_is_sent_to_an_address_that_is_not_the_clients(here: World,
         assert "Location" not in answer.headers
         assert "<form" not in answer.text
         assert "evil" not in answer.text
+        assert answer.headers["Content-Type"].startswith("text/html")
+        assert f"{here.app.cookie}=" not in answer.headers.get("Set-Cookie", "")
+    assert await here.auth.kept.trim("authorization-request", keep=0, expiring_before=0.0) == 0
+
+
+async def test_nobody_is_sent_to_sign_in_for_a_request_that_is_refused() -> None:
+    """SEC-29: the provider, to whom a good request of somebody who is not signed in leads, hears nothing of others."""
+    async with ScriptedProvider() as scripted, world(provider=provider_at(scripted, timeout=3.0)) as here:
+        client, nobody = await client_of(here), here.browser()
+        begun = len(scripted._calls)
+        for wrong in (
+            {"client_id": "unknown"},
+            {"redirect_uri": "https://evil.example/"},
+            {"redirect_uri": "https://evil.example/", "response_type": "token", "code_challenge": None},
+            {"scope": "unknown"},
+            {"code_challenge_method": "plain"},
+        ):
+            answer = await nobody.http.get("/oauth/authorize", params=client.query(**wrong))
+            assert answer.headers.get("Location", client.redirect_uri).startswith(client.redirect_uri), wrong
+            assert await here.auth.kept.trim("authorization-request", keep=0, expiring_before=0.0) == 0
+        assert len(scripted._calls) == begun
+        good = await nobody.http.get("/oauth/authorize", params=client.query())
+        assert good.headers["Location"].startswith("/auth/login?return_to=%2Foauth%2Fauthorize%3Frequest")
 
 
 async def test_the_port_is_free_on_loopback(here: World) -> None:
@@ -142,159 +167,6 @@ async def test_exactly_one_issuer(here: World) -> None:
     assert ("code", "stale") not in pairs
     assert len(pairs) == 4
     assert (await client.exchange(dict(pairs)["code"])).status_code == 200
-
-
-async def test_the_page_says_what_is_asked(here: World) -> None:
-    """SEC-34: who, for which account, where to, what for; each time anew; no script, no frame, nothing remote."""
-    client, browser = await client_of(here, scope="content:read"), await here.signed_in()
-    for _ in range(2):
-        page = await browser.open("/oauth/authorize", **client.query())
-        assert page.status_code == 200
-        for text in (
-            "Editor",
-            "alice@users.example",
-            "127.0.0.1:33418",
-            "read the content",
-            "a program on this computer",
-        ):
-            assert text in page.text
-        assert "publish events" not in page.text
-        policy = page.headers["Content-Security-Policy"]
-        assert "default-src 'none'" in policy
-        assert "frame-ancestors 'none'" in policy
-        assert "form-action" not in policy
-        assert page.headers["X-Frame-Options"] == "DENY"
-        assert page.headers["Cache-Control"] == "no-store"
-        assert "<script" not in page.text
-        assert answer_of(await browser.press(page)).keys() == {"code", "state", "iss"}
-    https = await client_of(here, redirect_uri="https://app.example/cb")
-    page = await browser.open("/oauth/authorize", **https.query())
-    assert "app.example" in page.text
-    assert 'class="warning"' not in page.text
-    private = await client_of(here, redirect_uri="cursor://anysphere.cursor-mcp/oauth/callback")
-    page = await browser.open("/oauth/authorize", **private.query())
-    assert "cursor://anysphere.cursor-mcp" in page.text
-    assert "has claimed that address" in page.text
-
-
-async def test_what_a_client_says_of_itself_is_text(here: World) -> None:
-    """SEC-31: shown escaped, without characters that reorder or hide."""
-    browser = await here.signed_in()
-    client = Installation(here)
-    await client.register(
-        client_name='<b onclick="x">\u202eEd\u200bitor</b>\u0000&amp;', client_uri="https://c.example/<x>"
-    )
-    page = await browser.open("/oauth/authorize", **client.query())
-    assert "&lt;b onclick=&quot;x&quot;&gt; Ed itor&lt;/b&gt; &amp;amp;" in page.text
-    assert "<b " not in page.text
-    assert "\u202e" not in page.text
-    # Nobody has checked that it is: RFC 7591, section 5.
-    assert "<dt>It says that its site is</dt><dd>c.example</dd>" in page.text
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Origin": "https://evil.example"},
-        {"Origin": "null"},
-        {"Origin": "http://127.0.0.1:1"},
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site"},
-        {"Sec-Fetch-Site": "none"},
-        {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "no-cors"},
-        {"Sec-Fetch-Mode": "no-cors"},
-        {"Origin": ""},
-    ],
-    ids=str,
-)
-async def test_only_the_page_itself_sends_the_form(here: World, headers: dict[str, str]) -> None:
-    """SEC-25, SEC-34: 403 and nothing is given, whatever the form holds; afterwards the page still works."""
-    client, browser = await client_of(here), await here.signed_in()
-    page = await browser.open("/oauth/authorize", **client.query())
-    if headers == {"Origin": ""}:  # neither of them
-        fields = {**form_of(page.text), "decision": "allow"}
-        answer = await browser.http.post("/oauth/authorize", data=fields)
-    else:
-        answer = await browser.press(page, **headers)
-    assert answer.status_code == 403
-    assert (await here.session(browser.session_id)).grants == ()
-    assert "code" in answer_of(await browser.press(page))
-
-
-async def test_the_form_belongs_to_request_browser_and_account(here: World) -> None:
-    """SEC-34, SEC-35: forged, another request's, another browser's, another account's: nothing is given."""
-    client, alice, mallory = (
-        await client_of(here),
-        await here.signed_in(),
-        await here.signed_in("https://issuer|mallory"),
-    )
-    page = await alice.open("/oauth/authorize", **client.query())
-    other = await mallory.open("/oauth/authorize", **client.query())
-    own, theirs = form_of(page.text), form_of(other.text)
-    origin = {"Origin": here.url}
-    forged = [
-        {**own, "csrf": "x" * 43},
-        {**own, "csrf": theirs["csrf"]},
-        {**theirs, "csrf": own["csrf"]},
-        theirs,
-        {"csrf": own["csrf"]},
-        {**own, "request": "$x" * 20},
-    ]
-    for fields in forged:
-        answer = await alice.http.post("/oauth/authorize", data={**fields, "decision": "allow"}, headers=origin)
-        assert answer.status_code == 400, fields
-    assert (
-        await alice.http.post("/oauth/authorize", data={**own, "decision": "maybe"}, headers=origin)
-    ).status_code == 400
-    # The account changes while the page is open.
-    _, cookie = await here.auth.sessions.create(user_id="https://issuer|bob", scopes={"content:read"})
-    before = alice.http.cookies.get(here.app.cookie)
-    alice.http.cookies.set(here.app.cookie, cookie.reveal(), domain="127.0.0.1")
-    alice.http.cookies.delete(here.app.cookie, domain="")
-    assert before != alice.http.cookies.get(here.app.cookie)
-    assert (await alice.press(page)).status_code == 400
-    for browser in (alice, mallory):
-        sessions = await here.auth.sessions.sessions_of("https://issuer|alice")
-        assert [session.grants for session in sessions] == [()], browser
-
-
-async def test_a_request_is_for_its_browser(here: World) -> None:
-    """SEC-35: nobody can have somebody else sign in, or agree, to a request of theirs."""
-    client, alice, mallory = (
-        await client_of(here),
-        await here.signed_in(),
-        await here.signed_in("https://issuer|mallory"),
-    )
-    page = await mallory.open("/oauth/authorize", **client.query())
-    link = f"/oauth/authorize?request={form_of(page.text)['request']}"
-    assert (await alice.open(link)).status_code == 400
-    assert (await here.browser().open(link)).status_code == 400
-    planted = await here.signed_in()
-    planted.http.cookies.set(f"{here.app.cookie}_authorize", "x")
-    assert (await planted.open(link)).status_code == 400
-    assert (await mallory.open(link)).status_code == 200
-
-
-async def test_many_requests_of_one_browser(here: World) -> None:
-    """SEC-36: pages that are open at the same time are all good; cookies do not grow with them."""
-    client, browser = await client_of(here), await here.signed_in()
-    pages = [await browser.open("/oauth/authorize", **client.query(state=f"s{number}")) for number in range(30)]
-    assert sum(len(name) + len(value or "") for name, value in browser.http.cookies.items()) < 500
-    for number in (29, 0, 7):
-        assert answer_of(await browser.press(pages[number]))["state"] == f"s{number}"
-
-
-async def test_a_request_is_decided_once_and_in_time(here: World) -> None:
-    """Also the no; after ten minutes it is forgotten."""
-    client, browser = await client_of(here), await here.signed_in()
-    page = await browser.open("/oauth/authorize", **client.query())
-    denied = answer_of(await browser.press(page, "deny"))
-    assert denied == {**denied, "error": "access_denied", "state": client.state, "iss": here.url}
-    assert (await browser.press(page)).status_code == 400
-    assert (await here.session(browser.session_id)).grants == ()
-    late = await browser.open("/oauth/authorize", **client.query())
-    here.clock.advance(601)
-    assert (await browser.press(late)).status_code == 400
 
 
 async def test_what_is_granted(here: World) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tornado.web import RequestHandler
 
-from ..errors import AuthError, InvalidOriginError, InvalidRequestError, InvalidTokenError
+from ..errors import AuthError, ExpiredTokenError, InvalidOriginError, InvalidRequestError, InvalidTokenError
 from ..identity import Secret
 from ..sessions.cache import Authenticated
 from ..sessions.credentials import read_cookie
@@ -69,12 +69,15 @@ class AuthorizationHandler(ErrorAnswers, RequestHandler):
             raise InvalidOriginError(reason=f"Origin {origin[:100]!r}")
 
     async def _signed_in(self) -> Authenticated | None:
-        """Who is signed in by the browser's session cookie."""
+        """Who is signed in by the browser's session cookie. A bad one is as good as none, and counts as one."""
         auth = self.sse_auth
         try:
             presented = read_cookie(self.request.headers.get("Cookie"), auth.cookie_name)
             return await auth.sessions.validate(presented) if presented is not None else None
+        except ExpiredTokenError:
+            return None
         except InvalidTokenError:
+            auth.bad_credentials.hit(self.request_info.remote)
             return None
 
     @property
