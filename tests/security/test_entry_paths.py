@@ -30,6 +30,10 @@ async def test_a_malformed_credential_asks_nobody(running: World) -> None:
             ):
                 answer = await client.get("/me", headers={"Authorization": value.encode("latin-1")})
                 refused(answer, 400, "invalid_request")
+            for pair in ((f"Bearer {bearer}", "Bearer canary"), ("Basic Y2FuYXJ5", f"Bearer {bearer}")):
+                for values in (pair, pair[::-1]):
+                    twice = [("Authorization", value) for value in values]
+                    refused(await client.get("/me", headers=twice), 400, "invalid_request")
             cookie = {"Cookie": f"{running.app.cookie}=canary[$ne]"}
             refused(await client.get("/me", headers=cookie), 401, "invalid_token")
             for method, more in (

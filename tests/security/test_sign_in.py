@@ -14,6 +14,8 @@ from joserfc.jwk import RSAKey
 
 from tests.parts.scripted_provider import Answer
 from tests.security.kit import World, refused, world
+from tornado_sse_auth import SSEAuthenticationMiddleware
+from tornado_sse_auth.authorization_server import AuthorizationServer
 from tornado_sse_auth.testing import ManualClock
 
 
@@ -142,10 +144,35 @@ async def test_a_state_of_another_browser_is_worth_nothing(running: World) -> No
         assert (await victim.get("/me")).json()["user_id"].endswith("|alice")
 
 
+async def test_a_planted_cookie_is_worth_nothing(running: World) -> None:
+    """SEC-23; ASVS 7.2.4: whatever session cookie the browser carries into a sign-in (invented, malformed, repeated, or
+    a good one that an attacker has planted): the new value is another, and the planted one is 401 at once."""
+    attackers = (await running.cookie("mallory"))["Cookie"]
+    name = running.app.cookie
+    for planted in (f"{name}={'A' * 43}", f"{name}=x", f"{name}={'A' * 43}; {name}={'B' * 43}", attackers):
+        async with running.client() as victim, running.client() as thief:
+            callback = await running.begin(victim, login_hint="alice")
+            binding = "; ".join(f"{cookie}={value}" for cookie, value in victim.cookies.items())
+            done = await victim.get(callback, headers={"Cookie": f"{planted}; {binding}"})
+            assert done.status_code == 302
+            (cookie,) = [value for value in done.headers.get_list("Set-Cookie") if value.startswith(f"{name}=")]
+            assert "Secure" not in cookie  # plain http, loopback
+            value = cookie.partition(";")[0].partition("=")[2]
+            assert len(value) == 43
+            assert value not in planted
+            assert (await victim.get("/me")).json()["user_id"].endswith("|alice")
+            assert (await thief.get("/me", headers={"Cookie": planted})).status_code in (400, 401)
+
+
 async def test_the_cookie_under_https(caplog: pytest.LogCaptureFixture) -> None:
-    """SEC-23; GHSA-f24x: `__Host-`, Secure, HttpOnly, SameSite=Lax, no Domain, for the session and for a sign-in under
-    way; a cookie of the plain name is none."""
-    async with world(caplog, public_url="https://app.example") as running, running.client() as browser:
+    """SEC-23; GHSA-f24x: `__Host-`, Secure, HttpOnly, SameSite=Lax, no Domain, for every cookie: of the session,
+    of a sign-in under way, of a client's request, and where they are taken back; one of the plain name is none."""
+
+    def rules(auth: SSEAuthenticationMiddleware) -> list[Any]:
+        return AuthorizationServer(auth, resources=("/mcp",)).routes()
+
+    secure: dict[str, Any] = {"public_url": "https://app.example", "rules": rules}
+    async with world(caplog, **secure) as running, running.client() as browser:
         host = {"Host": "app.example"}
         assert running.app.cookie == "__Host-session"
         login = await browser.get("/auth/login", headers=host)
@@ -154,8 +181,25 @@ async def test_the_cookie_under_https(caplog: pytest.LogCaptureFixture) -> None:
         assert (back.scheme, back.netloc) == ("https", "app.example")
         binding = login.headers["Set-Cookie"].partition(";")[0]
         done = await browser.get(f"{back.path}?{back.query}", headers={**host, "Cookie": binding})
-        cookies = [login.headers["Set-Cookie"], *done.headers.get_list("Set-Cookie")]
-        assert len(cookies) == 3  # begun; the session; the sign-in's own, taken back
+        client = {"redirect_uris": ["https://client.example/cb"], "token_endpoint_auth_method": "none"}
+        client_id = (await browser.post("/oauth/register", json=client, headers=host)).json()["client_id"]
+        query = {"client_id": client_id, "redirect_uri": "https://client.example/cb", "response_type": "code"}
+        query |= {"code_challenge": "A" * 43, "code_challenge_method": "S256"}
+        asked = await browser.get("/oauth/authorize", params=query, headers=host)
+        value = done.headers.get_list("Set-Cookie")[0].partition(";")[0].partition("=")[2]
+        own = {**host, "Origin": "https://app.example", "Cookie": f"__Host-session={value}"}
+        for name, status in (("__Host-session", 200), ("session", 401), ("__Secure-session", 401)):
+            answer = await browser.get("/me", headers={**host, "Cookie": f"{name}={value}"})
+            assert answer.status_code == status, name
+        ended = await browser.post("/auth/logout", headers=own)
+        assert ended.status_code == 204
+        answers = (login, done, asked, ended)
+        cookies = [cookie for answer in answers for cookie in answer.headers.get_list("Set-Cookie")]
+        # Begun; the session; the sign-in's own, taken back; the client's request; the session, taken back.
+        names = [cookie.partition("=")[0] for cookie in cookies]
+        assert names[1:2] + names[3:] == ["__Host-session", "__Host-authorize", "__Host-session"]
+        assert names[0] == names[2]
+        assert names[0].startswith("__Host-sign-in-")
         for cookie in cookies:
             attributes = {part.strip().partition("=")[0].lower() for part in cookie.split(";")[1:]}
             assert cookie.startswith("__Host-")
@@ -163,7 +207,3 @@ async def test_the_cookie_under_https(caplog: pytest.LogCaptureFixture) -> None:
             assert "domain" not in attributes
             assert "SameSite=Lax" in cookie
             assert "Path=/;" in f"{cookie};"
-        value = cookies[1].partition(";")[0].partition("=")[2]
-        for name, status in (("__Host-session", 200), ("session", 401), ("__Secure-session", 401)):
-            answer = await browser.get("/me", headers={**host, "Cookie": f"{name}={value}"})
-            assert answer.status_code == status, name

@@ -15,6 +15,7 @@ from joserfc.errors import SecurityWarning
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 from joserfc.registry import HeaderParameter
 
+from tornado_sse_auth.errors import AuthError, ProviderUnavailableError
 from tornado_sse_auth.identity import Secret
 from tornado_sse_auth.oauth.id_token import SignedToken, check_id_token_claims, read_key_set, verification_key
 from tornado_sse_auth.oauth.key_source import KeySource
@@ -238,13 +239,16 @@ class Clock:
 
 
 async def test_unknown_key_ids_refetch_at_most_once_a_minute() -> None:
-    """SEC-27: a thousand invented ids are one request; a key that was rotated in is found."""
+    """SEC-27: a thousand invented ids are one request, also while none is answered; a key that was rotated in is
+    found."""
     published: list[Key] = [KEYS["ES256"]]
-    fetched = 0
+    fetched, away = 0, False
 
     async def load() -> Mapping[str, Any]:
         nonlocal fetched
         fetched += 1
+        if away:
+            raise ProviderUnavailableError(reason="away, says the test")
         return {"keys": [key.as_dict(private=False) for key in published]}
 
     clock = Clock()
@@ -254,8 +258,16 @@ async def test_unknown_key_ids_refetch_at_most_once_a_minute() -> None:
         with pytest.raises(IdentityRejected):
             await source.find({"alg": "RS256", "kid": f"unknown-{number}"})
     assert fetched == 2
+    away = True
+    clock.now += 61
+    for number in range(1000):
+        with pytest.raises(AuthError):
+            await source.find({"alg": "RS256", "kid": f"unknown-{number}"})
+    assert fetched == 3
+    assert (await source.find({"alg": "ES256", "kid": "p256"})).kid == "p256"
+    away = False
     published.append(RSA)
     clock.now += 61
     assert (await source.find({"alg": "RS256", "kid": "rsa"})).kid == "rsa"
-    assert fetched == 3
+    assert fetched == 4
     await source.close()

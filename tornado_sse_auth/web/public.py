@@ -50,8 +50,9 @@ class ProtectedResourceHandler(ErrorAnswers, RequestHandler):
     sign_in_redirect = False
 
     def prepare(self) -> None:
-        """Nobody is asked who they are; pages of any origin may read it."""
+        """Nobody is asked who they are; pages of any origin may read it, without the browser's credentials."""
         self.identify_request()
+        self.clear_header("Access-Control-Allow-Credentials")
         self.set_header("Access-Control-Allow-Origin", "*")
 
     def options(self, path: str | None = None) -> None:
