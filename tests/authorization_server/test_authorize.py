@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qs, parse_qsl, urlsplit
 
 import pytest
 
-from tests.authorization_server.kit import REDIRECT, Browser, Installation, World, answer_of, world
+from tests.authorization_server.kit import REDIRECT, Browser, Installation, World, answer_of, form_of, world
 from tests.parts.scripted_provider import ScriptedProvider
 from tests.scenarios.server import provider_at
 from tornado_sse_auth.identity import SessionState
@@ -78,6 +78,51 @@ async def test_nobody_is_sent_to_sign_in_for_a_request_that_is_refused() -> None
         assert len(scripted._calls) == begun
         good = await nobody.http.get("/oauth/authorize", params=client.query())
         assert good.headers["Location"].startswith("/auth/login?return_to=%2Foauth%2Fauthorize%3Frequest")
+
+
+async def test_only_a_person_begins_a_request(here: World) -> None:
+    """SEC-20, SEC-34: a link from anywhere leads to our page; what another page loads by itself begins nothing, and
+    uses up nothing of its visitor's attempts."""
+    client, alice = await client_of(here), await here.signed_in()
+    page = await alice.http.get(
+        "/oauth/authorize",
+        params=client.query(),
+        headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
+    )
+    assert len(form_of(page.text)) == 2
+    begun = await here.auth.kept.trim("authorization-request", keep=10, expiring_before=0.0)
+    for headers in (
+        {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
+        {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
+        {"Origin": "https://evil.example"},
+    ):
+        for _ in range(50):
+            answer = await alice.http.get("/oauth/authorize", params=client.query(), headers=headers)
+            assert answer.status_code == 403
+    assert await here.auth.kept.trim("authorization-request", keep=10, expiring_before=0.0) == begun == 1
+    assert (await alice.http.get("/oauth/authorize", params=client.query())).status_code == 200
+
+
+async def test_the_provider_answers_in_another_browser() -> None:
+    """SEC-35; CVE-2026-27124: a request that was begun in one browser, whose way back from the provider is opened in
+    another: 400, neither is signed in, no code is exchanged or given; nor can the other one go on with the request."""
+    async with ScriptedProvider() as scripted, world(provider=provider_at(scripted, timeout=3.0)) as here:
+        client, mallory, victim = await client_of(here), here.browser(), here.browser()
+        begun = await mallory.http.get("/oauth/authorize", params=client.query())
+        login = await mallory.http.get(begun.headers["Location"])
+        back = (await here.http.get(login.headers["Location"])).headers["Location"]
+        answer = await victim.http.get(back)
+        assert answer.status_code == 400
+        assert "Set-Cookie" not in answer.headers
+        assert scripted.calls("token", grant_type="authorization_code") == []
+        assert (await mallory.http.get(back)).status_code == 400
+        request = parse_qs(urlsplit(begun.headers["Location"]).query)["return_to"][0]
+        signed_in = await here.signed_in()
+        for browser in (victim, signed_in):
+            answer = await browser.http.get(request)
+            assert answer.status_code == 400
+            assert "<form" not in answer.text
+        assert (await here.session(signed_in.session_id)).grants == ()
 
 
 async def test_the_port_is_free_on_loopback(here: World) -> None:

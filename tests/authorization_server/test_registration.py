@@ -133,6 +133,11 @@ async def test_a_client_with_a_secret_is_reached_by_https(here: World) -> None:
         ({"tos_uri": "https://u@evil.example/"}, "invalid_client_metadata"),
         ({"policy_uri": 5}, "invalid_client_metadata"),
         ({"client_uri": "https://a.example/\u202e"}, "invalid_client_metadata"),
+        ({"client_uri": 'https://a.example/">\n<script>'}, "invalid_client_metadata"),
+        ({"client_uri": "https://a.example/" + "x" * 10_000}, "invalid_client_metadata"),
+        ({"logo_uri": "javascript:alert(1)"}, "invalid_client_metadata"),
+        ({"logo_uri": "https://a.example/\u0000.png"}, "invalid_client_metadata"),
+        ({"logo_uri": "https://a.example/" + "x" * 10_000}, "invalid_client_metadata"),
     ],
     ids=str,
 )

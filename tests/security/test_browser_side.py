@@ -178,6 +178,35 @@ async def test_pages_of_others_change_nothing(sample: RunningSample) -> None:
                 assert answer.status_code != 403, (path, own)
 
 
+async def test_other_hosts_are_none_of_ours(sample: RunningSample) -> None:
+    """SEC-06, SEC-20; CVE-2025-66416: a name that leads here without being ours (rebinding), a wrong port, what merely
+    begins or ends like ours, also on loopback: 421 on every route that asks who is there or begins something, with a
+    good cookie and whatever a proxy is said to have forwarded; who only looks is told the same as ever."""
+    cookie, ours = await cookie_of(sample), sample.url.removeprefix("http://")
+    port = ours.rpartition(":")[2]
+    hosts = ("evil.example", f"evil.example:{port}", "127.0.0.1", "127.0.0.1:1", f"a.{ours}", f"{ours}.evil.example")
+    forwarded = {"X-Forwarded-Host": ours, "Forwarded": f"host={ours}", "X-Host": ours}
+    beginnings = [path for path in PUBLIC.values() if path.startswith(("/auth/l", "/auth/ca", "/auth/b", "/oauth/"))]
+    assert len(beginnings) == 7
+    async with anonymous(sample) as client:
+        for path in (*PROTECTED.values(), *beginnings):
+            posted = path.startswith("/oauth/") or path in ("/auth/backchannel-logout", "/mcp", "/messages")
+            for host in (*hosts, f"localhost:{port}", f"[::1]:{port}"):
+                headers = {**cookie, **forwarded, "Origin": sample.url}
+                answer = await ask(client, "POST" if posted else "GET", path, **{**headers, "Host": host})
+                assert answer.status_code == 421, (path, host)
+                assert "Set-Cookie" not in answer.headers
+        for path in OPEN_TO_PAGES - {"/oauth/register", "/oauth/token", "/oauth/revoke"}:
+            document = (await client.get(path)).json()
+            forged = {
+                "X-Forwarded-Host": "evil.example",
+                "X-Forwarded-Proto": "https",
+                "Forwarded": "host=evil.example",
+            }
+            assert (await client.get(path, headers=forged)).json() == document
+            assert "evil" not in str(document)
+
+
 async def test_other_origins_read_nothing() -> None:
     """SEC-20: no route answers a page of another origin with a CORS header or a yes to its preflight, but for those of
     programs, which give no credentials away; with `allowed_origins` that one may, and never press the consent page's

@@ -39,6 +39,7 @@ class AuthorizationHandler(ErrorAnswers, RequestHandler):
         """A new request, or a stored one: `?request=`."""
         auth = self.sse_auth
         self.redirect_loopback_page()
+        self.sse_auth.guard.check_origin(self.request)  # a link may lead here; an image or a script begins nothing
         arguments = _decoded(self.request.query_arguments)
         stored = arguments.get("request")
         if stored is not None:
