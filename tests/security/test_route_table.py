@@ -13,6 +13,7 @@ import pytest
 from tornado.routing import PathMatches
 
 from tests.sample.sample_page import RunningSample, running_sample
+from tornado_sse_auth import CredentialKind
 
 ID = "0" * 32
 # Each route by its pattern, with one path of it. A new one belongs into one of the two tables.
@@ -146,8 +147,11 @@ async def test_protected_routes_ask_who_is_there(sample: RunningSample) -> None:
 
 
 async def test_no_trick_goes_around_the_check(sample: RunningSample) -> None:
-    """SEC-19; GHSA-5hvv, -7rh7, -pxq7, CVE-2024-28179: whoever asks in whatever way gets 401, 403, 404 or 405, from no
-    spelling of a path more than from the path itself."""
+    """SEC-14, SEC-19; GHSA-5hvv, -7rh7, -pxq7, CVE-2024-28179: whoever asks in whatever way gets 401, 403, 404 or 405,
+    from no spelling of a path more than from the path itself; nor does a good bearer help where none belongs."""
+    _, bearer = await sample.auth.sessions.create(user_id="u", kind=CredentialKind.BEARER)
+    token = bearer.reveal()
+    misplaced = ({"X-Access-Token": token}, {"Proxy-Authorization": f"Bearer {token}"}, {"Cookie": f"token={token}"})
     host = sample.url.removeprefix("http://")
     async with anonymous(sample) as client:
         for path in PROTECTED.values():
@@ -155,6 +159,13 @@ async def test_no_trick_goes_around_the_check(sample: RunningSample) -> None:
                 for headers in TRICKS:
                     answer = await ask(client, method, path, **headers)
                     assert answer.status_code == 401, (method, path, headers)
+            for headers in misplaced:
+                assert (await ask(client, "GET", path, **headers)).status_code == 401, (path, list(headers))
+            for method in ("GET", "POST"):
+                given = await ask(client, method, f"{path}?access_token={token}&token={token}")
+                assert given.status_code == 401, (method, path)
+            form = await client.post(path, data={"access_token": token})
+            assert form.status_code == 401, path
             for spelling in spellings(path):
                 for method in ("GET", "POST", "HEAD", "OPTIONS"):
                     answer = await ask(client, method, spelling)

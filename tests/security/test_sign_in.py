@@ -45,6 +45,8 @@ async def test_parameters_that_another_page_would_send(running: World) -> None:
             refused(await browser.post("/auth/callback", data=form), 405, "method_not_allowed")
             for name in ("state", "code", "iss"):
                 refused(await browser.get(f"{callback}&{name}=x"), 400, "invalid_request")
+            for name in ("return_to", "login_hint", "scope", "prompt", "reauth"):
+                refused(await browser.get(f"/auth/login?{name}=/a&{name}=/a"), 400, "invalid_request")
             for wrong in ({**form, "error": "access_denied"}, {"state": form["state"]}, {"code": form["code"]}):
                 refused(await browser.get("/auth/callback", params=wrong), 400, "invalid_request")
         # None of that has spent the sign-in: what the provider sent is still good, once.
