@@ -140,7 +140,7 @@ async def test_any_process_goes_on_with_a_session(
     _, bob = await one.sign_in("bob")
     session = await Legacy.connect(ann)
     assert len(session.session_id) >= 43
-    assert (await session.at(ann_there).call("add", a=1, b=2)).json()["result"]["content"][0]["text"] == "3"
+    assert (await session.at(ann_there).told("add", a=1, b=2))["result"]["content"][0]["text"] == "3"
     again = await Legacy.connect(bob)
     for stranger in (session.at(bob), again.at(ann), Legacy(ann, "x" * 43)):
         for answer in (
@@ -156,7 +156,7 @@ async def test_any_process_goes_on_with_a_session(
     store, events = storage()
     async with serving(fixture.build, store=store, events=events) as restarted:
         later = session.at(restarted.client(secret.reveal()))
-        assert (await later.call("add", a=2, b=2)).json()["result"]["content"][0]["text"] == "4"
+        assert (await later.told("add", a=2, b=2))["result"]["content"][0]["text"] == "4"
 
     assert (await session.at(ann_there).client.http.delete("/mcp", headers=session.headers)).status_code == 204
     async with asyncio.timeout(BOUND):
@@ -229,8 +229,8 @@ async def test_the_standing_stream(processes: tuple[Running, Running]) -> None:
     session = await Legacy.connect(one.client(secret.reveal()))
     elsewhere = session.at(other.client(secret.reveal()))
     bus = EventLogBus(one.auth.events)
-    assert (await session.post(request("resources/subscribe", {"uri": "content://a"}))).json()["result"] == {}
-    refused = (await session.post(request("resources/subscribe", {"uri": "paid://a"}))).json()
+    assert (await session.answer(request("resources/subscribe", {"uri": "content://a"})))["result"] == {}
+    refused = await session.answer(request("resources/subscribe", {"uri": "paid://a"}))
     assert refused["error"]["data"]["error"] == "insufficient_subscription"
     await session.call("touch")
     async with elsewhere.get() as first:
@@ -272,7 +272,7 @@ async def test_older_revisions_and_log_levels(fixture: Fixture) -> None:
                 said = await stream.rest()
                 assert [message.get("params", {}).get("data") for message in said] == ["detail", "alarm", None]
                 assert len(stream.ids) == 3
-        assert (await session.post(request("logging/setLevel", {"level": "error"}))).json()["result"] == {}
+        assert (await session.answer(request("logging/setLevel", {"level": "error"})))["result"] == {}
         async with session.stream(request("tools/call", {"name": "say", "arguments": {}})) as stream:
             said = await stream.rest()
             assert [message.get("params", {}).get("data") for message in said] == ["alarm", None]
