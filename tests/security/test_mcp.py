@@ -18,6 +18,7 @@ from tests.mcp.serving import Client, Running, endpoint_of, named, serving
 from tests.security.kit import logged
 from tornado_sse_auth import SSEAuthenticationMiddleware
 from tornado_sse_auth.mcp import handler
+from tornado_sse_auth.mcp.access import META_KEY
 from tornado_sse_auth.mcp.messages import read_message
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
@@ -49,6 +50,41 @@ async def test_equal_ids_of_two_users_never_meet(caplog: pytest.LogCaptureFixtur
 
         for number in range(100):
             await asyncio.gather(*(ask(client, number, f"{at} {number}") for at, client in enumerate(clients)))
+
+
+UNREADABLE: list[Any] = [
+    {"scopes": 5},
+    {"scope": ["a:read"]},
+    {"permissions": [["trade"]]},
+    {"subscription": "platinum"},
+    "text",
+    ["a:read"],
+]
+
+
+async def test_a_rule_that_cannot_be_read_lets_nobody_in() -> None:
+    """SEC-17: of a tool, in sessions and without: refused as our own fault, before anything runs."""
+    ran: list[int] = []
+
+    def unreadable(auth: SSEAuthenticationMiddleware) -> MCPServer[Any]:
+        server = named(auth)
+        for number, rule in enumerate(UNREADABLE):
+
+            @server.tool(name=f"tool{number}", meta={META_KEY: rule})
+            async def tool() -> str:
+                ran.append(1)
+                return "in"
+
+        return server
+
+    async with serving(unreadable) as running:
+        _, ann = await running.sign_in(subscription="pro", scopes={"a:read"}, permissions={"trade"})
+        legacy = await Legacy.connect(ann)
+        for number in range(len(UNREADABLE)):
+            for answer in (await ann.tool(f"tool{number}"), await legacy.call(f"tool{number}")):
+                assert answer.status_code == 500
+                assert answer.json()["error"]["data"]["error"] == "server_error"
+    assert ran == []
 
 
 BODIES: list[bytes] = [
