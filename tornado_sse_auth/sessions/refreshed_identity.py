@@ -33,11 +33,6 @@ class RefreshedIdentity:
         self._mapper = identity_mapper
         self._clock = clock
 
-    def _subject(self, session: Session) -> str | None:
-        """Whom the provider's answers for this session must name."""
-        subject = session.claims.get("sub")
-        return str(subject) if subject is not None and session.claims.get("iss") == self._provider.issuer else None
-
     async def check(self, session: Session, answer: TokenResponse) -> None:
         """Before anything of the answer is kept or given to anybody: what says that it is another user's ends the
         session, genuine or not. The provider is not asked for that. Raises `InvalidTokenError` then."""
@@ -46,10 +41,6 @@ class RefreshedIdentity:
             return
         await self._end(session)
         raise InvalidTokenError(reason="the session has ended: its refresh answered for another subject")
-
-    async def _end(self, session: Session) -> None:
-        reason = "a refresh answered for another subject"
-        await until_written(lambda: self._sessions.revoke(session.id, reason=reason))
 
     async def update(self, saved: Session, answer: TokenResponse) -> None:
         """What the new ID token and userinfo say of the user. A failure keeps what was known; userinfo about another
@@ -92,6 +83,11 @@ class RefreshedIdentity:
 
         await until_written(lambda: self._sessions.update_read(saved, change))
 
+    def _subject(self, session: Session) -> str | None:
+        """Whom the provider's answers for this session must name."""
+        subject = session.claims.get("sub")
+        return str(subject) if subject is not None and session.claims.get("iss") == self._provider.issuer else None
+
     async def _learn(self, what: str, session: Session, question: Awaitable[Mapping[str, Any]]) -> Mapping[str, Any]:
         try:
             return await question
@@ -100,3 +96,7 @@ class RefreshedIdentity:
         except AuthError as error:
             _log.warning("%s of session %s was not taken over: %s", what, session.id, error)
             return {}
+
+    async def _end(self, session: Session) -> None:
+        reason = "a refresh answered for another subject"
+        await until_written(lambda: self._sessions.revoke(session.id, reason=reason))

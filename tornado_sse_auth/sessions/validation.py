@@ -111,12 +111,13 @@ class SessionValidation:
                 raise InvalidTokenError(reason="a credential of another kind")
             if credential.expires_at <= self._clock.time():
                 raise ExpiredTokenError(reason="expired credential")
+            found = Authenticated(session, credential)
+            found.check_audience(resource)
             waiting = session.state is SessionState.REAUTHORIZATION
             if waiting and session.reauth is None:
                 session = await self._make_reauthorizable(session)
-            found = Authenticated(session, credential)
-            found.check_audience(resource)
-            if not waiting and await self._note_arrival(session, credential):
+                found = Authenticated(session, credential)
+            elif not waiting and await self._note_arrival(session, credential):
                 continue
             if self._cache.fill(digest, found, begun):
                 touched = session if waiting else await self._touch(session)
