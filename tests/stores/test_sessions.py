@@ -11,7 +11,7 @@ import pytest
 
 from tests.stores.backends import Backend, Heard, make_credential, make_session, make_token_set
 from tornado_sse_auth.identity import RefreshState, Secret, Session, SessionState
-from tornado_sse_auth.stores import ChangeKind, KeptRecord, SessionChange, SessionStore, VersionConflict
+from tornado_sse_auth.stores import ChangeKind, KeptRecord, SessionChange, SessionStore, Trimmed, VersionConflict
 
 
 async def found(store: SessionStore, session_id: str = "s1") -> Session:
@@ -272,10 +272,10 @@ async def test_kept_records_have_a_ceiling(backend: Backend, store: SessionStore
     for number in range(6):
         await kept.put("client", f"c{number}", {}, now + (60 if number % 2 else 9000) + number)
     await kept.put("session", "s", {}, now + 60)
-    assert await kept.trim("client", keep=6, expiring_before=now + 100) == 6
-    assert await kept.trim("client", keep=5, expiring_before=now + 100) == 5
+    assert await kept.trim("client", keep=6, expiring_before=now + 100) == Trimmed(6)
+    assert await kept.trim("client", keep=5, expiring_before=now + 100) == Trimmed(5, ("c1",))
     assert [await kept.get("client", f"c{number}") is not None for number in range(6)] == [True, False, *[True] * 4]
     backend.clock.advance(63)
-    assert await kept.trim("client", keep=2, expiring_before=now + 100) == 3
+    assert await kept.trim("client", keep=2, expiring_before=now + 100) == Trimmed(3, ("c5",))
     assert [await kept.get("client", f"c{number}") is not None for number in range(6)] == [True, False] * 3
-    assert await kept.trim("client", keep=0, expiring_before=now + 9003) == 1
+    assert await kept.trim("client", keep=0, expiring_before=now + 9003) == Trimmed(1, ("c0", "c2"))

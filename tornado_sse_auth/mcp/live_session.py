@@ -16,9 +16,14 @@ from .messages import UnreadableMessage, as_message, encode
 from .peer import MakeRunner, Peer
 from .session_records import MCPSession, SessionRecords
 
-__all__ = ["STANDALONE", "LiveSession"]
+__all__ = ["STANDALONE", "LiveSession", "inbox"]
 
 STANDALONE = "0"  # the stream that belongs to no request
+
+
+def inbox(key: str) -> str:
+    """The event log's channel for every process that has the session with this key."""
+    return f"mcp-in:{key}"
 
 
 class OpenStream(Protocol):
@@ -51,7 +56,7 @@ class LiveSession(Peer):
         self.streams: dict[str, OpenStream] = {}
         self._records = records
         self._events = events
-        self._unsubscribe = events.subscribe(self._inbox, self._on_news)
+        self._unsubscribe = events.subscribe(inbox(session.key), self._on_news)
 
     @property
     def owner(self) -> tuple[str, str]:  # type: ignore[override]
@@ -72,10 +77,6 @@ class LiveSession(Peer):
     def uris(self) -> frozenset[str]:  # type: ignore[override]
         """The resources it watches."""
         return self.session.uris
-
-    @property
-    def _inbox(self) -> str:
-        return f"mcp-in:{self.session.key}"
 
     def channel(self, stream: str) -> str:
         """The event log's channel of one of the session's streams."""
@@ -105,11 +106,11 @@ class LiveSession(Peer):
         """What somebody waits for, here or in another process."""
         if not self.take(message):
             document = message.model_dump(mode="json", by_alias=True, exclude_none=True)
-            await self._events.publish(self._inbox, document)
+            await self._events.publish(inbox(self.session.key), document)
 
     async def announce(self, news: str, value: str = "") -> None:
         """Tell every process that has the session, this one too."""
-        await self._events.publish(self._inbox, {"value": value}, event=news)
+        await self._events.publish(inbox(self.session.key), {"value": value}, event=news)
 
     def _on_news(self, event: LogEvent | None) -> None:
         if event is None or event.event == "changed":

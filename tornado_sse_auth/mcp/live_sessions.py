@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import OrderedDict
 from collections.abc import Awaitable
 from typing import Any
 
-from ..errors import NotFoundError
+from mcp_types import InitializeRequestParams
+
+from ..errors import NotFoundError, StoreUnavailableError
 from ..middleware import SSEAuthenticationMiddleware
-from .live_session import LiveSession
+from .live_session import LiveSession, inbox
 from .peer import MakeRunner
 from .session_records import MCPSession, SessionRecords, session_key
 
 __all__ = ["LiveSessions"]
 
+_log = logging.getLogger(__name__)
+
 TRUSTED_FOR = 1.0  # seconds in which a session is not looked up again: what ends elsewhere is known within them
+READ_AGAIN_AFTER = 1.0  # seconds, where the store did not answer
 IDLE = 60.0  # seconds after which one that nobody waits for is let go of
 
 
@@ -34,6 +40,16 @@ class LiveSessions:
 
     def __len__(self) -> int:
         return len(self._live)
+
+    async def create(self, owner: tuple[str, str], protocol_version: str, client: InitializeRequestParams) -> str:
+        """A new session's id. Raises `StoreUnavailableError`."""
+        session_id, evicted = await self.records.create(owner, protocol_version, client)
+        for key in evicted:
+            try:
+                await self._auth.events.publish(inbox(key), {"value": ""}, event="ended")
+            except StoreUnavailableError as error:  # its next request is told, and what is open goes on until then
+                _log.warning("the end of an MCP session was not told: %s", error)
+        return session_id
 
     async def find(self, session_id: str, owner: tuple[str, str]) -> LiveSession:
         """The caller's session. Raises `NotFoundError` for one that has ended, never was, or is somebody else's."""
@@ -70,7 +86,9 @@ class LiveSessions:
         live, self._live = self._live, OrderedDict()
         await asyncio.gather(*(session.close() for session in live.values()))
         if self._tasks:
-            await asyncio.wait(self._tasks, timeout=2.0)
+            _, late = await asyncio.wait(self._tasks, timeout=2.0)
+            for task in late:
+                task.cancel()
 
     def _take_up(self, session: MCPSession, session_id: str) -> LiveSession:
         live = LiveSession(session, session_id, self._make_runner, self.records, self._auth.events)
@@ -84,11 +102,18 @@ class LiveSessions:
             self._spawn(self._read_again(live))
 
     async def _read_again(self, live: LiveSession) -> None:
-        session = await self.records.find(live.session.owner[0], live.session.key)
-        if session is None:
-            await self._forget(live)
-        elif session.version >= live.session.version:
-            live.session = session
+        while self._live.get(live.session.key) is live:
+            try:
+                session = await self.records.find(live.session.owner[0], live.session.key)
+            except StoreUnavailableError as error:  # news are lost just when the store is
+                _log.debug("an MCP session is not read yet: %s", error)
+                await asyncio.sleep(READ_AGAIN_AFTER)
+                continue
+            if session is None:
+                await self._forget(live)
+            elif session.version >= live.session.version:
+                live.session = session
+            return
 
     async def _forget(self, live: LiveSession) -> None:
         live.end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -60,8 +60,8 @@ class SessionRecords:
 
     async def create(
         self, owner: tuple[str, str], protocol_version: str, client: InitializeRequestParams
-    ) -> tuple[str, MCPSession]:
-        """A new session and its id: 256 random bits of visible ASCII."""
+    ) -> tuple[str, Sequence[str]]:
+        """A new session's id, 256 random bits of visible ASCII; and the keys of those that had to make room for it."""
         session_id = secrets.token_urlsafe(32)
         expires_at = self._clock.time() + self._ttl
         session = MCPSession(
@@ -74,8 +74,8 @@ class SessionRecords:
         )
         kind = session_kind(owner[0])
         await self._kept.put(kind, session.key, _document(session), expires_at)
-        await self._kept.trim(kind, keep=self._keep, expiring_before=expires_at)
-        return session_id, session
+        trimmed = await self._kept.trim(kind, keep=self._keep, expiring_before=expires_at)
+        return session_id, trimmed.removed
 
     async def find(self, user_id: str, key: str) -> MCPSession | None:
         """The user's session, or None: unknown, ended, expired. Counts as use."""

@@ -82,7 +82,7 @@ class StatefulHandler(MCPHandler):
         handshake = await shake_hands(runner, request, Silent(self.lowercase_headers(), self.request, request.id))
         connection = handshake.connection
         if connection is not None and connection.client_params is not None:
-            session_id, _ = await self.hosted.sessions.records.create(
+            session_id = await self.hosted.sessions.create(
                 self.owner, connection.protocol_version, connection.client_params
             )
             self.set_header(SESSION_HEADER, session_id)

@@ -11,6 +11,7 @@ from .base import (
     SessionChange,
     SessionStore,
     SingleUseRecords,
+    Trimmed,
     VersionConflict,
 )
 from .memory import MemorySessionStore
@@ -29,5 +30,6 @@ __all__ = [
     "SessionChange",
     "SessionStore",
     "SingleUseRecords",
+    "Trimmed",
     "VersionConflict",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "SessionChange",
     "SessionStore",
     "SingleUseRecords",
+    "Trimmed",
     "VersionConflict",
 ]
 
@@ -93,6 +94,14 @@ class KeptRecord:
     expires_at: float
 
 
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """How many records of a kind are `left`, and the keys of those that were `removed` to get there."""
+
+    left: int
+    removed: tuple[str, ...] = ()
+
+
 class KeptRecords(ABC):
     """Small records that are read many times and changed by compare-and-set: registered clients, MCP sessions. What
     has expired is not there. The key is no secret (of a secret its digest is), the value is sealed at rest."""
@@ -114,9 +123,9 @@ class KeptRecords(ABC):
         """Remove the record. False when there was none."""
 
     @abstractmethod
-    async def trim(self, kind: str, *, keep: int, expiring_before: float) -> int:
+    async def trim(self, kind: str, *, keep: int, expiring_before: float) -> Trimmed:
         """Where there are more than `keep` records of that kind, remove those that expire soonest, and none that
-        expires at `expiring_before` or later; how many are left."""
+        expires at `expiring_before` or later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

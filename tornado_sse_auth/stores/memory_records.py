@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..clock import Clock
 from ..deadlines import Deadlines
-from .base import KeptRecord, KeptRecords, SingleUseRecords
+from .base import KeptRecord, KeptRecords, SingleUseRecords, Trimmed
 
 __all__ = ["MemoryKeptRecords", "MemorySingleUseRecords"]
 
@@ -72,15 +72,14 @@ class MemoryKeptRecords(KeptRecords):
             self._forget(kind, key)
         return found is not None
 
-    async def trim(self, kind: str, *, keep: int, expiring_before: float) -> int:
+    async def trim(self, kind: str, *, keep: int, expiring_before: float) -> Trimmed:
         self._purge()
         of_kind = self._kinds.get(kind, {})
-        for ends, key in heapq.nsmallest(
-            len(of_kind) - keep, ((kept.expires_at, key) for key, kept in of_kind.items())
-        ):
-            if ends < expiring_before:
-                self._forget(kind, key)
-        return len(of_kind)
+        soonest = heapq.nsmallest(len(of_kind) - keep, ((kept.expires_at, key) for key, kept in of_kind.items()))
+        removed = tuple(key for ends, key in soonest if ends < expiring_before)
+        for key in removed:
+            self._forget(kind, key)
+        return Trimmed(len(of_kind), removed)
 
     def _find(self, kind: str, key: str) -> _Kept | None:
         self._purge()

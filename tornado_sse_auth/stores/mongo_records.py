@@ -12,7 +12,7 @@ from pymongo.errors import DuplicateKeyError
 from ..clock import Clock
 from ..mongodb import bounded, find_one, undisturbed
 from ..sealing import Keyring, UnsealError, context
-from .base import KeptRecord, KeptRecords, SingleUseRecords
+from .base import KeptRecord, KeptRecords, SingleUseRecords, Trimmed
 from .documents import SCHEMA, date, key_name
 
 __all__ = ["MongoKeptRecords", "MongoSingleUseRecords", "kept_place", "record_place"]
@@ -124,18 +124,20 @@ class MongoKeptRecords(KeptRecords):
         return document is not None and document["expires_at"] > self._clock.time()
 
     @undisturbed
-    async def trim(self, kind: str, *, keep: int, expiring_before: float) -> int:
+    async def trim(self, kind: str, *, keep: int, expiring_before: float) -> Trimmed:
         live = {"kind": kind, "expires_at": {"$gt": self._clock.time()}}
         with bounded():
             count: int = await self._records.count_documents(live)
             if count <= keep:
-                return count
+                return Trimmed(count)
             expendable = {"kind": kind, "expires_at": {"$gt": self._clock.time(), "$lt": expiring_before}}
             soonest = self._records.find(expendable, ["_id"]).sort("expires_at", 1).limit(count - keep)
-            found = [document["_id"] for document in await soonest.to_list(None)]
+            found = {"_id": {"$in": [document["_id"] for document in await soonest.to_list(None)]}}
             # Once more on condition: one that has been used meanwhile stays.
-            result = await self._records.delete_many({"_id": {"$in": found}, "expires_at": {"$lt": expiring_before}})
-        return count - int(result.deleted_count)
+            await self._records.delete_many({**found, "expires_at": {"$lt": expiring_before}})
+            stayed = {document["_id"] for document in await self._records.find(found, ["_id"]).to_list(None)}
+        removed = tuple(name.removeprefix(f"{kind}:") for name in found["_id"]["$in"] if name not in stayed)
+        return Trimmed(count - len(removed), removed)
 
     def _written(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float) -> Any:
         sealed = self._keyring.seal(json.dumps(dict(value)).encode(), context("kept", kind, key))
