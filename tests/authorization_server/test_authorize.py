@@ -42,6 +42,14 @@ async def refused(browser: Browser, query: dict[str, str]) -> str:
         {"redirect_uri": f"{REDIRECT}#f"},
         {"redirect_uri": "http://127.0.0.1:33418@evil.example/callback"},
         {"redirect_uri": "http://127.0.0.1:x/callback"},
+        {"redirect_uri": "javascript:alert('evil')"},
+        {"redirect_uri": "data:text/html,evil"},
+        {"redirect_uri": "file:///evil"},
+        {"redirect_uri": REDIRECT.replace("/callback", "/x/../callback")},
+        {"redirect_uri": REDIRECT.replace("/callback", "/*")},
+        {"redirect_uri": REDIRECT.replace("http:", "HTTP:")},
+        {"redirect_uri": f"{REDIRECT}%20"},
+        {"redirect_uri": f" {REDIRECT}"},
     ],
     ids=str,
 )
@@ -57,7 +65,7 @@ async def test_nobody_is_sent_to_an_address_that_is_not_the_clients(here: World,
         assert "evil" not in answer.text
         assert answer.headers["Content-Type"].startswith("text/html")
         assert f"{here.app.cookie}=" not in answer.headers.get("Set-Cookie", "")
-    assert await here.auth.kept.trim("authorization-request", keep=0, expiring_before=0.0) == 0
+    assert (await here.auth.kept.trim("authorization-request", keep=0, expiring_before=0.0)).left == 0
 
 
 async def test_nobody_is_sent_to_sign_in_for_a_request_that_is_refused() -> None:
@@ -74,7 +82,7 @@ async def test_nobody_is_sent_to_sign_in_for_a_request_that_is_refused() -> None
         ):
             answer = await nobody.http.get("/oauth/authorize", params=client.query(**wrong))
             assert answer.headers.get("Location", client.redirect_uri).startswith(client.redirect_uri), wrong
-            assert await here.auth.kept.trim("authorization-request", keep=0, expiring_before=0.0) == 0
+            assert (await here.auth.kept.trim("authorization-request", keep=0, expiring_before=0.0)).left == 0
         assert len(scripted._calls) == begun
         good = await nobody.http.get("/oauth/authorize", params=client.query())
         assert good.headers["Location"].startswith("/auth/login?return_to=%2Foauth%2Fauthorize%3Frequest")
@@ -90,7 +98,7 @@ async def test_only_a_person_begins_a_request(here: World) -> None:
         headers={"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-Dest": "document"},
     )
     assert len(form_of(page.text)) == 2
-    begun = await here.auth.kept.trim("authorization-request", keep=10, expiring_before=0.0)
+    begun = (await here.auth.kept.trim("authorization-request", keep=10, expiring_before=0.0)).left
     for headers in (
         {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors", "Sec-Fetch-Dest": "image"},
         {"Sec-Fetch-Site": "same-site", "Sec-Fetch-Mode": "cors"},
@@ -99,7 +107,7 @@ async def test_only_a_person_begins_a_request(here: World) -> None:
         for _ in range(50):
             answer = await alice.http.get("/oauth/authorize", params=client.query(), headers=headers)
             assert answer.status_code == 403
-    assert await here.auth.kept.trim("authorization-request", keep=10, expiring_before=0.0) == begun == 1
+    assert (await here.auth.kept.trim("authorization-request", keep=10, expiring_before=0.0)).left == begun == 1
     assert (await alice.http.get("/oauth/authorize", params=client.query())).status_code == 200
 
 
