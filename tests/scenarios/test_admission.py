@@ -101,40 +101,53 @@ def get(name: str) -> bytes:
     return f"GET /{name} HTTP/1.1\r\nHost: here\r\n\r\n".encode()
 
 
-async def test_so_many_newcomers_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """REL-18: of forty eight are let in; when they leave, or have the headers of their answers, the next are. Who is
-    inside is answered meanwhile."""
-    monkeypatch.setattr(admission, "COUNTS_FOR", 60.0)
+async def test_one_newcomer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """REL-18: of sixteen one is let in; when it leaves, or has the headers of its answer, the next is. Who is inside is
+    answered meanwhile, and who is inside and waits comes before the next newcomer, too."""
+    monkeypatch.setattr(admission, "EACH", 60.0)
     gate, inside = asyncio.Event(), list[str]()
     async with slow_server(gate, inside) as port:
-        old = await send(port, get("quick"))
+        old, other = await send(port, get("quick")), await send(port, get("quick"))
         await old[0].readuntil(b"quick")
+        await other[0].readuntil(b"quick")
+
+        async def other_is_answered() -> None:
+            for _ in range(20):
+                other[1].write(get("quick"))
+                await other[0].readuntil(b"quick")
+
         crowd = [await send(port, get("wait")) for _ in range(16)]
-        await until(lambda: len(inside) == admission.AT_A_TIME)
-        for _ in range(20):
-            old[1].write(get("quick"))
-            await old[0].readuntil(b"quick")
-        assert len(inside) == admission.AT_A_TIME
-        await leave(crowd[:8])
-        await until(lambda: len(inside) == 16)
+        await until(lambda: len(inside) == 1)
+        await other_is_answered()
+        assert len(inside) == 1
+        for number in range(1, 16):
+            await leave(crowd[number - 1 : number])
+            await until(lambda entered=number + 1: len(inside) == entered)
         streams = [await send(port, get("stream")) for _ in range(24)]
         assert "stream" not in inside
-        await leave(crowd[8:])
+        await leave(crowd[15:])
         for reader, _ in streams:
             await reader.readuntil(b"\r\n\r\n")
         assert inside.count("stream") == 24
-        await leave([old, *streams])
+        old[1].write(get("wait"))
+        await until(lambda: inside[-1] == "wait")
+        new = await send(port, get("stream"))
+        await other_is_answered()
+        assert inside.count("stream") == 24
+        await leave([old])
+        await new[0].readuntil(b"\r\n\r\n")
+        await leave([new, other, *streams])
 
 
 @pytest.mark.parametrize(
-    ("content", "counts_for"),
-    [(b"", 60.0), (b"GET /quick HT", 60.0), (get("wait"), admission.COUNTS_FOR)],
+    ("content", "each"),
+    [(b"", 60.0), (b"GET /quick HT", 60.0), (get("wait"), admission.EACH)],
     ids=["silent", "half a request", "slow answer"],
 )
-async def test_who_holds_up_nobody(monkeypatch: pytest.MonkeyPatch, content: bytes, counts_for: float) -> None:
+async def test_who_holds_up_nobody(monkeypatch: pytest.MonkeyPatch, content: bytes, each: float) -> None:
     """REL-24: two hundred who ask nothing, or half of something, or for what takes long, are ahead of one who is
     answered all the same."""
-    monkeypatch.setattr(admission, "COUNTS_FOR", counts_for)
+    monkeypatch.setattr(admission, "EACH", each)
     gate, inside = asyncio.Event(), list[str]()
     async with slow_server(gate, inside) as port:
         ahead = [await send(port, content) for _ in range(200)]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import math
 import os
 import resource
 import secrets
@@ -198,13 +199,13 @@ async def _measure(
 
     findings.must(all(status == 200 for *_, status in answers + newcomers), "somebody who was signed in was refused")
     rows = {
-        "validations of everybody else, p99": [percentile(within(others_validated, part), 99) for part in range(4)],
-        "those of them that asked the store, p50": [percentile(within(looked_up, part), 50) for part in range(4)],
-        "validations, the crowd's own with them, p99": [percentile(within(validated, part), 99) for part in range(4)],
-        "whole requests, p50": [percentile(within(answers, part), 50) for part in range(4)],
-        "whole requests, p99": [percentile(within(answers, part), 99) for part in range(4)],
-        "on a new connection, p50": [percentile(within(newcomers, part), 50) for part in range(4)],
-        f"an event of 32 KiB to {READERS} readers, p99": [percentile(within(delays, part), 99) for part in range(4)],
+        "validations of everybody else, p99": [_p(99, within(others_validated, part)) for part in range(4)],
+        "those of them that asked the store, p50": [_p(50, within(looked_up, part)) for part in range(4)],
+        "validations, the crowd's own with them, p99": [_p(99, within(validated, part)) for part in range(4)],
+        "whole requests, p50": [_p(50, within(answers, part)) for part in range(4)],
+        "whole requests, p99": [_p(99, within(answers, part)) for part in range(4)],
+        "on a new connection, p50": [_p(50, within(newcomers, part)) for part in range(4)],
+        f"an event of 32 KiB to {READERS} readers, p99": [_p(99, within(delays, part)) for part in range(4)],
     }
     findings.notes += [
         f"{name}: {', '.join(f'{value:.2f} ms {part}' for value, part in zip(values, parts, strict=False))}"
@@ -278,6 +279,11 @@ class _FanOut:
 
 def _fan_out(port: int, bearer: str) -> _FanOut:
     return _FanOut([], port, bearer)
+
+
+def _p(rank: int, values: Sequence[float]) -> float:
+    """A percentile; not a number where there are too few, which is below no bound."""
+    return percentile(values, rank) if len(values) > 1 else math.nan
 
 
 def _memory(server: ServerProcess) -> int:

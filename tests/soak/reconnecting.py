@@ -1,5 +1,5 @@
 """The crowd of `tests.soak.crowd`, a process of its own: `python -m tests.soak.reconnecting`, with its orders as JSON
-on standard input. It gives way to whoever else wants the processor: a crowd has machines of its own."""
+on standard input. It runs when nobody else wants the processor: a crowd has machines of its own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RECEIVE_BUFFER = 8192  # of those who read slowly or not at all
 def main() -> None:
     """Run the orders: `port`, `bearers`, `begin` and `until` (epoch seconds), `wave` (seconds) and `streams` a wave, or
     `slow` and `dead` readers. Prints one line of JSON a wave, or one at the end."""
-    os.nice(19)
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     asyncio.run(_run(json.load(sys.stdin)))
