@@ -141,6 +141,8 @@ class StreamHandler(RequestHandler):
             await serving.body(stream)
         serving.left.append(stream.ended)
 
+    post = get
+
     def on_connection_close(self) -> None:
         self.serving.closed += 1
         if self.stream is not None:

@@ -77,9 +77,9 @@ class Client:
         self._events: list[Received] = []
         self.finished = False  # the answer came to its proper end
 
-    async def request(self, path: str = "/", *, version: str = "1.1", **headers: str) -> Self:
-        """Send a GET and read the head of the answer."""
-        lines = [f"GET {path} HTTP/{version}", "Host: test"]
+    async def request(self, path: str = "/", *, method: str = "GET", version: str = "1.1", **headers: str) -> Self:
+        """Send a request without a body and read the head of the answer."""
+        lines = [f"{method} {path} HTTP/{version}", "Host: test"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         self.writer.write("\r\n".join([*lines, "", ""]).encode())
         async with asyncio.timeout(BOUND):

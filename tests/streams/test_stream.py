@@ -15,7 +15,7 @@ import pytest
 from tornado.iostream import IOStream
 
 from tests.streams.serving import serving, until
-from tests.streams.sse import connect
+from tests.streams.sse import BOUND, connect
 from tornado_sse_auth.errors import ConfigurationError, RequestTooLargeError, StreamEnded
 from tornado_sse_auth.streams import EventStream
 from tornado_sse_auth.streams.response import StreamResponse
@@ -41,7 +41,7 @@ async def test_a_stream_begins_with_its_headers_and_an_open_event(version: str) 
         assert client.headers["cache-control"] == "no-store"
         assert client.headers["x-accel-buffering"] == "no"
         assert "content-encoding" not in client.headers
-        assert "connection" not in client.headers
+        assert client.headers["connection"] == "close"
         opened = await client.event()
         session = server.session("ann")
         assert opened.event == "open"
@@ -59,16 +59,34 @@ async def test_a_stream_begins_with_its_headers_and_an_open_event(version: str) 
         assert server.left == ["completed"]
 
 
-async def test_a_completed_stream_leaves_its_connection_for_the_next_request() -> None:
+async def test_a_completed_answer_to_a_post_leaves_its_connection_for_the_next_request() -> None:
     async def body(stream: EventStream) -> None:
         await stream.send("x")
 
     async with serving() as server, connect(server.port) as client:
         server.body = body
         for _ in range(3):
-            await client.request()
+            await client.request(method="POST", Content_Length="0")
+            assert "connection" not in client.headers
             assert [event.event for event in await client.rest()] == ["open", "message"]
         assert server.metrics.counters["stream.closed.completed"] == 3
+
+
+async def test_what_answers_a_get_is_the_last_on_its_connection() -> None:
+    """REL-19: such a stream ends by a close when its process does. A proxy that had not been told so from the beginning
+    sends the next request on the connection, and loses it."""
+
+    async def body(stream: EventStream) -> None:
+        await stream.send("x")
+
+    async with serving() as server, connect(server.port) as client:
+        server.body = body
+        await client.request()
+        assert client.headers["connection"] == "close"
+        assert [event.event for event in await client.rest()] == ["open", "message"]
+        assert client.finished
+        async with asyncio.timeout(BOUND):
+            assert await client.reader.read() == b""
 
 
 async def test_what_cannot_be_sent_raises_and_harms_nothing() -> None:

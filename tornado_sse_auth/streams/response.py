@@ -28,7 +28,7 @@ class StreamResponse:
     Raises `ConfigurationError` where the handler has answered already.
     """
 
-    __slots__ = ("_chunked", "_connection", "_handler", "_iostream", "_socket")
+    __slots__ = ("_chunked", "_connection", "_handler", "_iostream", "_lasting", "_socket")
 
     def __init__(self, handler: RequestHandler) -> None:
         if handler._headers_written:
@@ -39,6 +39,7 @@ class StreamResponse:
         # TLS has a layer between; there every write goes through the IOStream.
         self._socket = self._iostream.socket if type(self._iostream) is IOStream else None
         self._chunked = handler.request.version != "HTTP/1.0"
+        self._lasting = handler.request.method == "GET"
 
     def begin(self, content: bytes) -> None:
         """Send the headers and `content`, in one segment."""
@@ -50,6 +51,10 @@ class StreamResponse:
         handler.set_header("Content-Type", "text/event-stream")
         handler.set_header("Cache-Control", "no-store")
         handler.set_header("X-Accel-Buffering", "no")
+        if self._lasting:
+            # Streams end by a close. A proxy that had not been told would keep the connection when it has read the
+            # last chunk, and could send the next request on it just before the close.
+            handler.set_header("Connection", "close")
         if not self._chunked:
             # Only the connection's end says to HTTP/1.0 where the answer ends: Tornado must not promise to keep it.
             handler.request.headers["Connection"] = "close"
@@ -111,7 +116,7 @@ class StreamResponse:
     @property
     def reusable(self) -> bool:
         """Whether another request may follow on the connection."""
-        return self._chunked
+        return self._chunked and not self._lasting
 
     def close(self) -> None:
         """Close the connection; what the kernel has is still delivered."""
