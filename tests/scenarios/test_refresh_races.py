@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -263,3 +264,20 @@ async def test_a_success_does_not_end_the_pause_that_the_provider_asked_for(kit:
     assert len(kit.scripted.refreshes("waiting")) == 0
     kit.clock.advance(31.0)
     assert (await kit.attempt(waiting)).token_version == 2
+
+
+async def test_what_an_older_token_says_of_the_user_comes_too_late(kit: Kit) -> None:
+    """REL-03: userinfo answers slowly, and meanwhile the user has signed in again with other rights: those stay."""
+    session = await kit.session()
+    kit.clock.advance(ENRICH_INTERVAL)
+    gate = asyncio.Event()
+    kit.scripted.script("userinfo", Answer(gate=gate, change={"groups": ["admins"]}))
+    refresh = asyncio.create_task(kit.settled(session))
+    await kit.scripted.wait_for_calls("userinfo")
+    newer = {**session.claims, "groups": ["guests"]}
+    await kit.sessions.update(
+        session.id, lambda stored: replace(stored, token_version=stored.token_version + 1, claims=newer)
+    )
+    gate.set()
+    await refresh
+    assert (await kit.row(session)).claims["groups"] == ["guests"]

@@ -67,6 +67,8 @@ class RefreshedIdentity:
             return
 
         def change(session: Session) -> Session | None:
+            if session.token_version != saved.token_version:
+                return None  # a refresh elsewhere, or a new sign-in, knows better
             changed = replace(session, enriched_at=enriched_at)
             if signed or told:
                 # Both together say all there is, as at sign-in; one of them alone adds to what is known.
