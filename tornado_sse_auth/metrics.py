@@ -52,6 +52,7 @@ COUNTERS: Final = frozenset(
         "session.validate.hit",
         "session.validate.miss",
         "session.validate.rejected",
+        "session.unreadable",
         "token.refresh.success",
         "token.refresh.transient",
         "token.refresh.permanent",

@@ -137,7 +137,7 @@ class SSEAuthenticationMiddleware:
         self.events = MemoryEventLog() if events is None else events
         self.clock: Clock = SystemClock() if clock is None else clock
         self.observations = Observations(NullMetrics() if metrics is None else metrics, clock=self.clock)
-        self.metrics: Metrics = self.observations
+        self.metrics = store.metrics = self.observations
         self.audit = AuditLog(self.clock)
         if provider is not None and provider.metrics is None:
             provider.metrics = self.metrics

@@ -21,6 +21,7 @@ from tests.benchmarks import (
     requests,
     revocation,
     schedule,
+    store_faults,
     streams,
     targets,
 )
@@ -44,6 +45,7 @@ BENCHMARKS: dict[str, Callable[[], list[Row]]] = {
     "dead-statsd": measuring.dead_statsd,
     "descriptors": descriptors.descriptors,
     "refresh-faults": refresh_faults.refresh_faults,
+    "store-faults": store_faults.store_faults,
     "hostile-provider": hostile_provider.hostile_provider,
 }
 

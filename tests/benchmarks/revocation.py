@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 
 import httpx
 
@@ -42,11 +43,18 @@ async def _measure(issuer: provider.Provider, uri: str) -> list[float]:
         for number in range(SIGN_OUTS):
             progress(f"{number} of {SIGN_OUTS} sign-outs")
             at, other = pair[number % 2], pair[1 - number % 2]
-            found.append(await _once(at, other, f"user{number}"))
+            found.append(await sign_out_elsewhere(at, other, f"user{number}"))
     return found
 
 
-async def _once(at: SampleServer, other: SampleServer, account: str) -> float:
+async def _nothing() -> None:
+    """Happens before a sign-out."""
+
+
+async def sign_out_elsewhere(
+    at: SampleServer, other: SampleServer, account: str, just_before: Callable[[], Awaitable[None]] = _nothing
+) -> float:
+    """Seconds from a sign-out at one server to the end of the user's stream at the other."""
     user = await signed_in(at, account)
     async with (
         user.stream(other) as stream,
@@ -55,6 +63,7 @@ async def _once(at: SampleServer, other: SampleServer, account: str) -> float:
         await stream.next("open")
         headers = {"Origin": at.url, "Cookie": user.cookie}
         (await client.get("/me", headers=headers)).raise_for_status()  # the connection is there
+        await just_before()
         begun = time.monotonic()
         answer = asyncio.create_task(client.post("/auth/logout", headers=headers))
         await stream.next("end")

@@ -7,8 +7,10 @@ import base64
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
 import httpx
+from pymongo import AsyncMongoClient
 
 from tests.parts.graphite import Graphite
 from tests.parts.mongod import ReplicaSet
@@ -25,12 +27,14 @@ async def driven_servers(graphite: Graphite, mongod: ReplicaSet) -> AsyncIterato
     """The servers, with everything done; streams are still open."""
     async with AsyncExitStack() as stack:
         provider = await stack.enter_async_context(ScriptedProvider(expires_in=LIFE))
-        servers = await _servers(stack, graphite, mongod, provider)
+        database = f"graphite_{secrets.token_hex(6)}"
+        servers = await _servers(stack, graphite, mongod, database, provider)
         users = [await signed_in(servers[0], f"user{number}") for number in range(STREAMS)]
         streams = [await stack.enter_async_context(user.stream(server)) for user in users[1:] for server in servers]
         alone = await stack.enter_async_context(users[0].stream(servers[0]))
         await _requests(servers[0], users)
-        await _slow_store(servers[1], mongod, users)
+        await _slow_store(servers, mongod)
+        await _damaged_session(servers, mongod, database)
         await _slow_provider(servers[0], provider)
         await _refreshes(provider)
         await alone.close()
@@ -41,10 +45,9 @@ async def driven_servers(graphite: Graphite, mongod: ReplicaSet) -> AsyncIterato
 
 
 async def _servers(
-    stack: AsyncExitStack, graphite: Graphite, mongod: ReplicaSet, provider: ScriptedProvider
+    stack: AsyncExitStack, graphite: Graphite, mongod: ReplicaSet, database: str, provider: ScriptedProvider
 ) -> list[SampleServer]:
     key = base64.b64encode(secrets.token_bytes(32)).decode()
-    database = f"graphite_{secrets.token_hex(6)}"
     servers = []
     for number, driver in enumerate(("pymongo", "motor")):
         options = [f"--statsd=127.0.0.1:{graphite.statsd_port}"]
@@ -67,15 +70,26 @@ async def _requests(server: SampleServer, users: Sequence[User]) -> None:
             assert (await stranger.get("/me", headers=bearer)).status_code == 401
 
 
-async def _slow_store(server: SampleServer, mongod: ReplicaSet, users: Sequence[User]) -> None:
-    """Look-ups that meet a server which stands still for a moment."""
-    async with httpx.AsyncClient(base_url=server.url, trust_env=False, timeout=10) as client:
-        bearers = [{"Authorization": f"Bearer {user.bearer}"} for user in users]
-        await asyncio.sleep(6)  # what the cache knew is forgotten
+async def _slow_store(servers: Sequence[SampleServer], mongod: ReplicaSet) -> None:
+    """Look-ups, of people whom this server has not seen, that meet a MongoDB which stands still for a moment."""
+    strangers = [await signed_in(servers[0], f"stranger{number}") for number in range(STREAMS)]
+    async with httpx.AsyncClient(base_url=servers[1].url, trust_env=False, timeout=10) as client:
         with mongod.members[0].stopped():
-            asked = [asyncio.create_task(client.get("/me", headers=bearer)) for bearer in bearers]
+            asked = [
+                asyncio.create_task(client.get("/me", headers={"Authorization": f"Bearer {stranger.bearer}"}))
+                for stranger in strangers
+            ]
             await asyncio.sleep(0.3)
         assert {answer.status_code for answer in await asyncio.gather(*asked)} == {200}
+
+
+async def _damaged_session(servers: Sequence[SampleServer], mongod: ReplicaSet, database: str) -> None:
+    """One that another version has written, for whoever reads it here."""
+    user = await signed_in(servers[0], "damaged")
+    async with AsyncMongoClient[dict[str, Any]](mongod.uri) as client:
+        await client[database]["sessions"].update_one({"_id": user.session_id}, {"$set": {"schema": 99}})
+    async with user.client(servers[1]) as stranger:
+        assert (await stranger.get("/me")).status_code == 401
 
 
 async def _slow_provider(server: SampleServer, provider: ScriptedProvider) -> None:

@@ -9,8 +9,9 @@ from tests.scenarios.test_sign_in import World
 from tests.streams.serving import until
 from tornado_sse_auth import StatsDMetrics, metrics
 
-# What only a crash or another process brings; tests/scenarios/test_refresh_of_one_session.py has these.
-ELSEWHERE = {"token.refresh.reattempt", "token.refresh.lost", "token.refresh.skipped"}
+# What only a crash, another process or damage brings; test_refresh_of_one_session.py and test_key_rotation.py here, and
+# stores/test_mongo_sessions.py have these.
+ELSEWHERE = {"token.refresh.reattempt", "token.refresh.lost", "token.refresh.skipped", "session.unreadable"}
 PREFIX = "some.app."
 
 

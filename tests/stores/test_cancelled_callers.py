@@ -13,7 +13,8 @@ from pymongo import AsyncMongoClient
 from tests.parts.mongod import ReplicaSet
 from tornado_sse_auth import Keyring, MongoEventLog, MongoSessionStore, StoreUnavailableError
 from tornado_sse_auth.clock import SystemClock
-from tornado_sse_auth.mongodb import ChangeFeed, bounded, feed
+from tornado_sse_auth.mongodb import ChangeFeed, bounded, feed, look_ups
+from tornado_sse_auth.mongodb.calls import GIVEN_UP_AFTER, undisturbed
 
 CALLERS = 50
 
@@ -61,6 +62,23 @@ async def test_callers_that_go_cancel_no_call_of_the_driver(own_mongod: ReplicaS
         assert await store.find("nobody") is None
         assert (await events.read("nothing", 0)).events == ()
     await store.close()
+
+
+async def test_a_driver_that_is_late_holds_up_nobody() -> None:
+    """REL-06: it keeps its deadlines to half a second only; whoever waits is told within one, with the time that a
+    look-up may wait for its command, and the call goes on."""
+    assert GIVEN_UP_AFTER + look_ups.PATIENCE < 1.0
+    gate, ended = asyncio.Event(), asyncio.Event()
+
+    @undisturbed
+    async def late() -> None:
+        await gate.wait()
+        ended.set()
+
+    with pytest.raises(StoreUnavailableError, match="deadline"):
+        await late()
+    gate.set()
+    await asyncio.wait_for(ended.wait(), 10)
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -32,6 +32,7 @@ from tornado_sse_auth.identity import RefreshState, Secret, Session, SessionStat
 from tornado_sse_auth.mongodb import require_replica_set
 from tornado_sse_auth.sealing import Keyring
 from tornado_sse_auth.stores import ChangeKind, Lease, LeaseRefused, MongoSessionStore, SessionChange
+from tornado_sse_auth.testing import RecordingMetrics
 
 # A call ends within a second; a machine at work on other things may need longer to notice.
 BOUND = 10.0  # a call takes a second at most; left to the driver it would be 29
@@ -121,8 +122,9 @@ async def test_every_document_says_its_schema(mongo: MongoBackend) -> None:
 
 
 async def test_a_document_of_another_schema_is_skipped(mongo: MongoBackend) -> None:
-    """REL-27: nobody else is affected, and its user can still be signed out."""
+    """REL-27: it is counted, nobody else is affected, and its user can still be signed out."""
     store = await mongo.open()
+    store.metrics = metrics = RecordingMetrics()
     sessions = [make_session(mongo.clock, name) for name in ("s1", "s2", "s3")]
     for session in sessions:
         await store.insert(session)
@@ -131,6 +133,7 @@ async def test_a_document_of_another_schema_is_skipped(mongo: MongoBackend) -> N
     assert [await store.find(name) for name in ("s1", "s2", "s3")] == [None, None, sessions[2]]
     assert await store.find_by_credential(sessions[0].credentials[0].digest) is None
     assert await store.find_by_user(sessions[0].user_id) == [sessions[2]]
+    assert metrics.counters == {"session.unreadable": 5}
     assert sorted(await store.delete_by_user(sessions[0].user_id)) == ["s1", "s2", "s3"]
     digest = os.urandom(32)
     await store.records.put("sign_in", digest, {}, mongo.clock.time() + 60)

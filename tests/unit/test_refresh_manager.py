@@ -322,6 +322,27 @@ async def test_another_process_was_faster(
     assert refresher.attempts[-1] == ("s", 2)
 
 
+async def test_a_loop_that_stood_still_is_seen(
+    manager: RefreshManager, refresher: NotedRefresher, clock: ManualClock
+) -> None:
+    """REL-25: the refresh that should have begun meanwhile says by how much it is late, which is `refresh.lag_ms`;
+    it begins at once, and the next tick is in time."""
+    refresher.answers["s"] = make_session(clock, life=100, version=2)
+    manager.stream_opened(make_session(clock, life=0.5))
+    clock.advance(0.5)
+    before = manager.overdue
+    assert 0.0 <= before < 0.1
+    clock.advance(3)
+    assert manager.overdue == pytest.approx(before + 3)
+    manager.tick()
+    await settle()
+    assert refresher.attempts == [("s", 1)]
+    assert manager.lag == pytest.approx(before + 3)
+    assert manager.overdue == 0.0
+    manager.tick()
+    assert manager.lag == 0.0
+
+
 async def test_the_wall_clock_jumps(manager: RefreshManager, refresher: NotedRefresher, clock: ManualClock) -> None:
     """REL-11: back changes nothing; ahead makes due what has expired, spread."""
     for number in range(40):

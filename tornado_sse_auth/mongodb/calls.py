@@ -42,7 +42,8 @@ P = ParamSpec("P")
 Call: TypeAlias = Callable[P, Coroutine[Any, Any, T]]
 
 CALL_TIMEOUT = 0.8
-GIVEN_UP_AFTER = 3 * CALL_TIMEOUT
+# While it looks for a primary the driver keeps a deadline only to half a second; whoever waits is told within one.
+GIVEN_UP_AFTER = CALL_TIMEOUT + 0.05
 START_TIMEOUT = 5.0
 # What no waiting mends: unauthorized, authentication failed, and an index that stands there with other options.
 CONFIGURATION_CODES = frozenset({13, 18, 85, 86})
@@ -121,7 +122,7 @@ def undisturbed_for(seconds: float) -> Callable[[Call[P, T]], Call[P, T]]:
 
 
 def undisturbed(call: Call[P, T]) -> Call[P, T]:
-    """`undisturbed_for` what makes at most two calls, as nearly everything does."""
+    """`undisturbed_for` what is asked for requests: all its calls together have little more than the time of one."""
     return undisturbed_for(GIVEN_UP_AFTER)(call)
 
 

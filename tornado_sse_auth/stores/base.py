@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from ..identity import RefreshState, Session
+from ..metrics import Metrics, NullMetrics
 from ..mongodb import ReplicaSetView
 from ..sealing import Keyring
 
@@ -163,6 +164,8 @@ class SessionStore(ABC):
     kept: KeptRecords
     keyring: Keyring
     """For what another part hands out and must open again, in whichever process shares this store."""
+    metrics: Metrics = NullMetrics()
+    """Where sessions that cannot be read are counted; the middleware puts its own here."""
 
     @abstractmethod
     async def start(self) -> None:

@@ -68,6 +68,7 @@ NOW: Document = {"$divide": [{"$toLong": "$$NOW"}, 1000]}
 NO_LEASE_RUNS: Document = {"$lte": ["$refresh.until", NOW]}
 PING_KEPT = 86_400.0
 NEW_ROW = ReturnDocument.AFTER
+ENDS = ["expires_at", "idle_expires_at"]
 CLEARED: Document = {**refresh_document(RefreshState()), "fence": "$refresh.fence"}
 # What `update` writes: not what it leaves alone, nor what the server computes.
 UPDATED = {field.name for field in fields(Session)} | {"schema", "reauth_digest", "subject"}
@@ -232,16 +233,14 @@ class MongoSessionStore(SessionStore):
     @undisturbed
     async def delete(self, session_id: str) -> bool:
         with bounded():
-            document = await self._sessions.find_one_and_delete(
-                {"_id": session_id}, projection=["expires_at", "idle_expires_at"]
-            )
+            document = await self._sessions.find_one_and_delete({"_id": session_id}, projection=ENDS)
         return document is not None and not expired(document, self._clock.time())
 
     @undisturbed
     async def delete_by_user(self, user_id: str) -> list[str]:
         # Not by way of sessions: what cannot be read must end, too.
         with bounded():
-            found = self._sessions.find({"user_id": user_id}, ["expires_at", "idle_expires_at"])
+            found = self._sessions.find({"user_id": user_id}, ENDS)
             documents = await found.sort("created_at", 1).to_list(None)
             if documents:
                 await self._sessions.delete_many({"_id": {"$in": [document["_id"] for document in documents]}})
@@ -378,6 +377,7 @@ class MongoSessionStore(SessionStore):
         try:
             session = session_from(document, self._keyring)
         except UnreadableDocumentError as error:
+            self.metrics.increment("session.unreadable")
             logger.error("skipped an unreadable document: %s", error)  # noqa: TRY400 - the traceback is ours alone
             return None
         return session if session.ends_at > self._clock.time() else None

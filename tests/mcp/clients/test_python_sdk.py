@@ -11,9 +11,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx2
 import pytest
 from mcp import Client
-from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider
+from mcp.client.auth import AuthorizationCodeResult, OAuthClientProvider, oauth2
 from mcp.client.streamable_http import streamable_http_client
 from mcp.server.mcpserver import MCPServer
+from mcp.shared import auth_utils
 from mcp.shared.auth import OAuthClientMetadata
 
 from tests.authorization_server.kit import SCOPES, Browser, World
@@ -130,9 +131,12 @@ async def test_a_client_that_was_restarted(mode: str) -> None:
             assert person.asked == asked
 
 
-async def test_a_client_that_publishes_itself() -> None:
-    """The whole way with a metadata document in place of a registration, refresh included."""
+async def test_a_client_that_publishes_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole way with a metadata document in place of a registration, refresh included: what the client takes for
+    expired it refreshes before the next call."""
     clock = ManualClock()
+    for module in (oauth2, auth_utils):  # the client's own clock
+        monkeypatch.setattr(module, "time", clock)
     async with publishing(clock) as publisher:
         publisher.document["redirect_uris"] = [REDIRECT]
         publisher.document["token_endpoint_auth_method"] = "none"
@@ -145,8 +149,6 @@ async def test_a_client_that_publishes_itself() -> None:
                     assert text_of(await client.call_tool("whoami")) == "https://issuer|alice"
                     assert storage.tokens is not None
                     tokens.add(storage.tokens.access_token)
-                    # The client's own clock runs: what it takes for expired it refreshes before the next call.
-                    await asyncio.sleep(1.1)
                     clock.advance(1.1)
             assert person.asked == 1
             assert len(tokens) == 3
