@@ -1,5 +1,5 @@
-"""REL-11, REL-17: clocks that jump, a process that stands still, a provider that is gone: what becomes of the
-background refresh? By the loop of `virtual_time`, so that ten minutes take seconds."""
+"""REL-05, REL-11, REL-17: what becomes of the background refresh when the store is away after rotations, clocks jump, a
+process stands still, or the provider is gone? By the loop of `virtual_time`, so that ten minutes take seconds."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from tests.benchmarks.progress import progress
 from tests.benchmarks.rows import Row
 from tests.benchmarks.virtual_time import VirtualClock, VirtualLoop
 from tornado_sse_auth import MemorySessionStore, OAuthProvider, Secret, SSEAuthenticationMiddleware, TokenSet
-from tornado_sse_auth.identity import SessionState
-from tornado_sse_auth.oauth import Spent, TokenResponse, TransientFailure
+from tornado_sse_auth.errors import StoreUnavailableError
+from tornado_sse_auth.identity import Session, SessionState
+from tornado_sse_auth.oauth import RefreshRejected, Spent, TokenResponse, TransientFailure
 
 LIFE = 300.0  # seconds of an access token
 ANSWERS_AFTER = 0.05
 SESSIONS = 1000
 MANY = 10_000
 MINUTE = 60.0
+STORE_AWAY = 20.0
 STANDS_STILL = GONE = 10 * MINUTE
 HOUR = 3600.0
 
@@ -59,6 +61,8 @@ class Upstream(OAuthProvider):
             raise TransientFailure("gone", spent=Spent.UNSPENT)
         token = refresh_token.reveal()
         self.uses[token] += 1
+        if self.uses[token] > 1:
+            raise RefreshRejected("spent before")
         end = self._ends.pop(token)
         if self._loop.time() > end:
             self.late.append(end)
@@ -69,9 +73,43 @@ class Upstream(OAuthProvider):
         """Sessions whose access token is good."""
         return sum(end > self._loop.time() for end in self._ends.values())
 
+    @property
+    def spent_twice(self) -> int:
+        """Refresh tokens that were presented again after they had had their effect."""
+        return sum(uses > 1 for uses in self.uses.values())
+
     def most_calls(self, after: float) -> int:
         """In one second."""
         return max(Counter(int(at) for at in self.calls if at >= after).values(), default=0)
+
+
+class Store(MemorySessionStore):
+    """Acknowledges no refresh while it is away; every other one is written all the same, as after `WTimeoutError`."""
+
+    away = False
+
+    def __init__(self, clock: VirtualClock) -> None:
+        super().__init__(clock=clock)
+        self._unsaved: set[str] = set()
+
+    async def save_refresh(
+        self, session: Session, *, spent_version: int, lost_scopes: frozenset[str] = frozenset()
+    ) -> Session | None:
+        """As any store, when it is there."""
+        if not self.away:
+            saved = await super().save_refresh(session, spent_version=spent_version, lost_scopes=lost_scopes)
+            self._unsaved.discard(session.id)
+            return saved
+        if session.id not in self._unsaved:
+            self._unsaved.add(session.id)
+            if len(self._unsaved) % 2:
+                await super().save_refresh(session, spent_version=spent_version, lost_scopes=lost_scopes)
+        raise StoreUnavailableError(reason="away, says the benchmark")
+
+    @property
+    def unsaved(self) -> int:
+        """Sessions whose refresh is not acknowledged."""
+        return len(self._unsaved)
 
 
 class Process:
@@ -81,7 +119,7 @@ class Process:
         self.loop = loop
         self.clock = VirtualClock(loop)
         self.upstream = Upstream(loop)
-        self.store = MemorySessionStore(clock=self.clock)
+        self.store = Store(self.clock)
         self.auth = SSEAuthenticationMiddleware(
             self.store, self.upstream, public_url="http://127.0.0.1:8000", clock=self.clock
         )
@@ -128,8 +166,9 @@ class Process:
 
 
 def refresh_faults() -> list[Row]:
-    """The clocks first, then the provider."""
-    rows = [row for fault in (-20.0, -HOUR, HOUR, None) for row in _run(_disturbed, fault)]
+    """The store, the clocks, the provider."""
+    rows = _run(_store_away)
+    rows += [row for fault in (-20.0, -HOUR, HOUR, None) for row in _run(_disturbed, fault)]
     return rows + _run(_provider_gone)
 
 
@@ -141,6 +180,27 @@ def _run(scenario: Callable[..., Coroutine[None, None, list[Row]]], *arguments: 
             return runner.run(scenario(Process(loop), *arguments))
     finally:
         logging.disable(logging.NOTSET)
+
+
+async def _store_away(process: Process) -> list[Row]:
+    """It goes when a tenth of the sessions is refreshed, and is back after 20 s."""
+    progress("REL-05")
+    store, upstream = process.store, process.upstream
+    async with process.refreshing(SESSIONS, due_within=STORE_AWAY):
+        await asyncio.sleep(STORE_AWAY / 10)
+        store.away = True
+        await asyncio.sleep(STORE_AWAY)
+        store.away, unsaved, back = False, store.unsaved, process.loop.time()
+        while store.unsaved:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+        took = process.loop.time() - back
+        await asyncio.sleep(MINUTE)
+        name = f"REL-05, a store away for {STORE_AWAY:.0f} s after {unsaved} rotations"
+        return [
+            Row(name=f"{name}: until all are stored, when it is back", unit="s", value=took, reach=3),
+            Row(name=f"{name}: sessions lost", unit="", value=await process.lost(), reach=0),
+            Row(name=f"{name}: tokens spent twice", unit="", value=upstream.spent_twice, reach=0),
+        ]
 
 
 async def _disturbed(process: Process, jump: float | None) -> list[Row]:
@@ -195,5 +255,5 @@ async def _provider_gone(process: Process) -> list[Row]:
             Row(name=f"{name}: the same when it is back", unit="", value=upstream.most_calls(back), reach=250),
             Row(name=f"{name}: until all have a token again", unit="s", value=took, reach=300),
             Row(name=f"{name}: sessions lost", unit="", value=await process.lost(), reach=0),
-            Row(name=f"{name}: tokens spent twice", unit="", value=sum(n > 1 for n in upstream.uses.values()), reach=0),
+            Row(name=f"{name}: tokens spent twice", unit="", value=upstream.spent_twice, reach=0),
         ]
