@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -12,6 +13,7 @@ from tornado.web import Application, RequestHandler
 
 from tests.streams.serving import until
 from tornado_sse_auth import BoundedHTTPServer
+from tornado_sse_auth.testing import ManualClock
 from tornado_sse_auth.web import admission
 
 CROWD = 150
@@ -52,6 +54,42 @@ async def test_who_is_inside_is_served_before_the_crowd() -> None:
     await leave([inside, *crowd])
     server.stop()
     await server.close_all_connections()
+
+
+async def test_one_a_turn_and_more_after_a_long_one() -> None:
+    """REL-18: a crowd that comes after a quiet hour is let in one by one all the same; those who have waited while the
+    loop stood still come together, so that a process that is always busy lets 400 in a second."""
+    clock = ManualClock()
+    inside: list[socket.socket] = []
+    (listener,) = bind_sockets(0, "127.0.0.1")
+    door = admission.Admission(
+        listener, lambda newcomer, _: inside.append(newcomer), admission.Unanswered(clock), clock
+    )
+    crowd: list[socket.socket] = []
+
+    def come(count: int) -> None:
+        for _ in range(count):
+            newcomer = socket.create_connection(listener.getsockname())
+            newcomer.send(b"GET")
+            crowd.append(newcomer)
+
+    async def next_turn_with_newcomers() -> int:
+        before = len(inside)
+        while len(inside) == before:
+            await asyncio.sleep(0)
+        return len(inside) - before
+
+    async with asyncio.timeout(30):
+        come(1)
+        assert await next_turn_with_newcomers() == 1
+        clock.advance(3600)
+        come(30)
+        assert [await next_turn_with_newcomers() for _ in range(3)] == [1, 1, 1]
+        clock.advance(10 * admission.EACH + 0.001)
+        assert [await next_turn_with_newcomers() for _ in range(3)] == [10, 1, 1]
+    door.close()
+    for each in [*inside, *crowd, listener]:
+        each.close()
 
 
 class Slow(RequestHandler):

@@ -4,6 +4,7 @@ time."""
 from __future__ import annotations
 
 import contextlib
+import selectors
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -79,6 +80,8 @@ class Admission:
         self._unanswered = unanswered
         self._clock = clock
         self._closed = False
+        self._waiting = selectors.DefaultSelector()
+        self._waiting.register(listener, selectors.EVENT_READ)
         self._let_in_at: float | None = None  # the last one; None where it left nobody waiting
         self._pause: object | None = None
         self._listen()
@@ -90,6 +93,7 @@ class Admission:
             IOLoop.current().remove_timeout(self._pause)
         else:
             IOLoop.current().remove_handler(self._listener)
+        self._waiting.close()
 
     def undefer(self) -> None:
         """Have connections handed over that have sent nothing: new ones at once, those in the kernel in a second."""
@@ -130,12 +134,11 @@ class Admission:
             self._look_again()
             return
         for _ in range(max(1, owed)):
+            if not self._accept_one():
+                break
             if self._closed:
                 return
-            if not self._accept_one():
-                self._let_in_at = None
-                return
-        self._let_in_at = self._clock.monotonic()
+        self._let_in_at = self._clock.monotonic() if self._waiting.select(0) else None
 
     def _accept_one(self) -> bool:
         try:
