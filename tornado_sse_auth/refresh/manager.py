@@ -136,10 +136,10 @@ class RefreshManager:
             self._periodic = None
         self._forget_next()
         self._ready.clear()
-        tasks = list(self._running)
-        for task in tasks:
+        for task in self._running:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._running, return_exceptions=True)
+        self._refreshing.clear()
 
     # -- what the schedule follows ---------------------------------------------------------------------------------
 
