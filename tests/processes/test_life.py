@@ -147,7 +147,8 @@ async def test_a_second_signal_ends_at_once(
 async def test_a_refresh_under_way_is_written(
     scripted_provider: ScriptedProvider, mongod: Servers, database_name: str
 ) -> None:
-    """REL-19: the provider answers three seconds after SIGTERM; the row has the new token set when the process ends."""
+    """REL-19: the provider answers three seconds after SIGTERM; the row has the new token set when the process ends,
+    which it does within fifteen."""
     scripted_provider.expires_in = 4
     scripted_provider.script("token", Answer(), Answer(delay=3.0))
     async with started(scripted_provider, mongod, database_name) as server:
@@ -157,7 +158,7 @@ async def test_a_refresh_under_way_is_written(
             await scripted_provider.wait_for_calls("token", grant_type="refresh_token")
             server.signal(signal.SIGTERM)
             await stream.next("end")
-            assert await asyncio.to_thread(server.wait, 20) == 0
+            assert await asyncio.to_thread(server.wait, 15) == 0
         row = await asyncio.to_thread(read_row, mongod.uri, database_name, user.session_id)
     assert (row["token_version"], row["state"], row["refresh"]["owner"]) == (2, "active", None)
     assert len(scripted_provider.calls("token", grant_type="refresh_token")) == 1

@@ -75,6 +75,8 @@ class Tokens(RuleBasedStateMachine):
     """One session, three processes that refresh, and what the contract of `SessionStore` says must be."""
 
     place: Place
+    steps = 0
+    """That were run, over all sequences."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -264,6 +266,7 @@ class Tokens(RuleBasedStateMachine):
     @invariant()
     def the_row_is_as_the_contract_says(self) -> None:
         """Nothing lost, nothing revived, nothing older over something newer."""
+        type(self).steps += 1
         if self.row is None:
             assert self.run(self.store.find(self.gone)) is None
             assert not self.run(self.store.delete(self.gone))
@@ -282,7 +285,10 @@ def test_every_sequence_keeps_the_contract(place: Place) -> None:
     order: a token is presented at most twice with an unknown outcome and never after a known one, a late result counts
     by what it spent, and what has ended stays ended."""
     machine = type("TokensHere", (Tokens,), {"place": place})
+    assert issubclass(machine, Tokens)
     long = settings.default is not None and settings.default.max_examples > 1000
     run_state_machine_as_test(
         machine, settings=settings(max_examples=2000 if long else 25, stateful_step_count=30, deadline=None)
     )
+    print(f"{machine.steps} steps")
+    assert machine.steps > 100
