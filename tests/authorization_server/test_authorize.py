@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qs, parse_qsl, urlsplit
 
+import httpx
 import pytest
 
 from tests.authorization_server.kit import REDIRECT, Browser, Installation, World, answer_of, form_of, world
@@ -207,19 +208,27 @@ async def test_a_resource_may_be_written_in_some_ways(here: World) -> None:
 
 
 async def test_exactly_one_issuer(here: World) -> None:
-    """SEC-38: also where the redirect URI brings an `iss`, a `code` or a `state` of its own."""
+    """SEC-38: the metadata's, in a good answer and in an error, also where the redirect URI brings an `iss`, a `code`
+    or a `state` of its own."""
     own = "http://127.0.0.1:33418/callback?tenant=%2Fa&iss=https://evil.example&code=stale&state=stale"
     client, browser = await client_of(here, redirect_uri=own), await here.signed_in()
-    page = await browser.open("/oauth/authorize", **client.query())
-    answer = await browser.press(page)
-    assert answer.status_code == 303
-    pairs = parse_qsl(urlsplit(answer.headers["Location"]).query)
-    assert [value for name, value in pairs if name == "iss"] == [here.url]
-    assert [value for name, value in pairs if name == "state"] == [client.state]
-    assert ("tenant", "/a") in pairs
-    assert ("code", "stale") not in pairs
-    assert len(pairs) == 4
-    assert (await client.exchange(dict(pairs)["code"])).status_code == 200
+    issuer = (await here.http.get("/.well-known/oauth-authorization-server")).json()["issuer"]
+    assert issuer == here.url
+
+    def brought(answer: httpx.Response, *added: str) -> dict[str, str]:
+        pairs = parse_qsl(urlsplit(answer.headers["Location"]).query)
+        found = dict(pairs)
+        assert sorted(name for name, _ in pairs) == sorted(["tenant", "iss", "state", *added])
+        assert (found["tenant"], found["iss"], found["state"]) == ("/a", issuer, client.state)
+        return found
+
+    page, other = [await browser.open("/oauth/authorize", **client.query()) for _ in range(2)]
+    code = brought(await browser.press(page), "code")["code"]
+    assert (await client.exchange(code)).status_code == 200
+    denied = brought(await browser.press(other, decision="deny"), "error", "error_description")
+    assert denied["error"] == "access_denied"
+    wrong = await browser.open("/oauth/authorize", **client.query(response_type="token"))
+    assert brought(wrong, "error", "error_description")["error"] == "unsupported_response_type"
 
 
 async def test_what_is_granted(here: World) -> None:

@@ -66,6 +66,7 @@ class Publisher:
     status: int = 200
     body: bytes | None = None
     drip: bool = False
+    chunked: bool = False
     requests: list[Mapping[str, str]] = field(default_factory=list)
     backend: Detour = field(init=False)
     documents: MetadataDocuments = field(init=False)
@@ -87,6 +88,10 @@ class Document(RequestHandler):
         for name, value in publisher.headers.items():
             self.set_header(name, value)
         body = json.dumps(publisher.document).encode() if publisher.body is None else publisher.body
+        if publisher.chunked:  # no length that would tell in advance
+            self.write(body[:4000])
+            await self.flush()
+            body = body[4000:]
         if publisher.drip:
             for byte in body:
                 self.write(bytes([byte]))
@@ -298,6 +303,7 @@ Change = Callable[[Publisher], Any]
         lambda publisher: (setattr(publisher, "status", 302), publisher.headers.update(Location=f"{URL}2")),
         lambda publisher: setattr(publisher, "status", 500),
         lambda publisher: setattr(publisher, "body", b"x" * 6000),
+        lambda publisher: (publisher.document.update(padding="x" * 6000), setattr(publisher, "chunked", True)),
         lambda publisher: publisher.document.update(padding="x" * 6000),
         lambda publisher: (
             setattr(publisher, "body", gzip.compress(json.dumps(publisher.document).encode())),

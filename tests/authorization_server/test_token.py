@@ -138,6 +138,7 @@ async def test_a_client_authenticates_as_it_registered(here: World) -> None:
 
         async def call(authorization: str, **more: str) -> tuple[int, str]:
             response = await http.post("/oauth/token", data={**form, **more}, headers={"Authorization": authorization})
+            assert response.headers["Cache-Control"] == "no-store"
             if response.status_code == 401:
                 assert response.headers["WWW-Authenticate"].startswith("Basic ")
             return response.status_code, response.json().get("error")

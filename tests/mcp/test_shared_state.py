@@ -69,7 +69,7 @@ async def processes(mongod: Any, database_name: str) -> AsyncIterator[list[Runni
 
 
 async def test_state_and_changes_pass_between_processes(processes: list[Running]) -> None:
-    """T32: good at every process, for who was asked alone, and only unchanged."""
+    """T32, SEC-52: good at every process, for who was asked alone, and only unchanged."""
     one, other = processes
     _, secret = await one.auth.sessions.create(user_id="ann", kind=CredentialKind.BEARER)
     _, bobs = await one.auth.sessions.create(user_id="bob", kind=CredentialKind.BEARER)

@@ -113,10 +113,11 @@ class Visitor:
         self.canaries = canaries
         self.answers: list[httpx.Response] = []
         self.client = httpx.AsyncClient(
-            base_url=url, trust_env=False, timeout=10, event_hooks={"response": [self._note]}
+            base_url=url, trust_env=False, timeout=10, event_hooks={"response": [self.note]}
         )
 
-    async def _note(self, answer: httpx.Response) -> None:
+    async def note(self, answer: httpx.Response) -> None:
+        """Remember an answer, and the cookies that it sets."""
         await answer.aread()
         self.answers.append(answer)
         for cookie in answer.headers.get_list("Set-Cookie"):

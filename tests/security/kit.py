@@ -33,6 +33,37 @@ class WatchedStore(MemorySessionStore):
 
 
 @dataclass(frozen=True)
+class KeptAlive:
+    """One connection, for one request after another."""
+
+    host: str
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def request(
+        self, method: str, path: str, headers: Mapping[str, str], body: bytes = b""
+    ) -> tuple[int, dict[str, str], bytes]:
+        """Status, headers by their names in lower case, and body."""
+        fields = {"Host": self.host, "Content-Length": str(len(body)), **headers}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
+        self.writer.write("\r\n".join(lines).encode() + body)
+        first, *rest = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        fields = {name.lower(): value for name, _, value in (line.partition(": ") for line in rest if line)}
+        return int(first.split()[1]), fields, await self.reader.readexactly(int(fields["content-length"]))
+
+
+@asynccontextmanager
+async def kept_alive(url: str) -> AsyncIterator[KeptAlive]:
+    """A connection of its own."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        yield KeptAlive(parts.netloc, reader, writer)
+    finally:
+        writer.close()
+
+
+@dataclass(frozen=True)
 class World:
     """`stored_before` and the like are taken by `nothing_happens`."""
 
@@ -75,24 +106,17 @@ class World:
         assert answer.status_code == 302, answer.text
         return answer
 
-    async def raw(self, request: bytes, *, wait: float = 10.0, end: bool = False) -> bytes:
-        """What the server answers to these bytes until it hangs up; it must within `wait` seconds. `end`: nothing comes
-        after them, and the server is told so."""
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
         parts = urlsplit(self.app.url)
-        reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        received = b""
-        try:
-            async with asyncio.timeout(wait):
-                writer.write(request)
-                if end:
-                    writer.write_eof()
-                while chunk := await reader.read(65_536):
-                    received += chunk
-        except ConnectionError:
-            pass  # it may hang up on what it does not want to read
-        finally:
-            writer.close()
-        return received
+        assert parts.hostname is not None
+        assert parts.port is not None
+        return parts.hostname, parts.port
+
+    async def raw(self, request: bytes, *, wait: float = 10.0, end: bool = False) -> bytes:
+        """See `raw`."""
+        return await raw(self.app.url, request, wait=wait, end=end)
 
     @contextmanager
     def nothing_happens(self, *secrets: str) -> Iterator[None]:
@@ -109,6 +133,26 @@ class World:
             written += "\n" + answer.text + str(answer.headers)
         for secret in secrets:
             assert secret not in written
+
+
+async def raw(url: str, request: bytes, *, wait: float = 10.0, end: bool = False) -> bytes:
+    """What the server answers to these bytes until it hangs up; it must within `wait` seconds. `end`: nothing comes
+    after them, and the server is told so."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    received = b""
+    try:
+        async with asyncio.timeout(wait):
+            writer.write(request)
+            if end:
+                writer.write_eof()
+            while chunk := await reader.read(65_536):
+                received += chunk
+    except ConnectionError:
+        pass  # it may hang up on what it does not want to read
+    finally:
+        writer.close()
+    return received
 
 
 def logged(record: logging.LogRecord) -> str:

@@ -6,20 +6,23 @@ import asyncio
 import json
 import logging
 import random
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.subscriptions import ToolsListChanged
 
 from tests.authorization_server.kit import REDIRECT
 from tests.authorization_server.kit import world as authorization_server
-from tests.mcp.legacy import Legacy
-from tests.mcp.serving import Client, Running, endpoint_of, named, serving
-from tests.security.kit import logged
+from tests.mcp.legacy import Legacy, request
+from tests.mcp.serving import Client, Running, endpoint_of, named, serving, until
+from tests.security.kit import KeptAlive, kept_alive, logged, raw
 from tornado_sse_auth import SSEAuthenticationMiddleware
 from tornado_sse_auth.mcp import handler
 from tornado_sse_auth.mcp.access import META_KEY
 from tornado_sse_auth.mcp.messages import read_message
+from tornado_sse_auth.mcp.session_records import session_key
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
 
@@ -33,23 +36,70 @@ def build(auth: SSEAuthenticationMiddleware) -> MCPServer[Any]:
         await asyncio.sleep(0)
         return word
 
+    @server.tool()
+    async def tell(word: str, ctx: Context[Any, Any]) -> None:
+        await ctx.info(word)
+
+    @server.resource("content://{slug}")
+    def content(slug: str) -> str:
+        return slug[:10]
+
     return server
 
 
 async def test_equal_ids_of_two_users_never_meet(caplog: pytest.LogCaptureFixture) -> None:
-    """SEC-52; CVE-2026-25536, CVE-2026-33946: two users and two clients of one user send requests with the same ids at
-    the same time, round after round: each gets the answer to their own question."""
+    """SEC-52, SEC-54; CVE-2026-25536, CVE-2026-33946: two users and two clients of one user send requests with the same
+    ids at the same time, a thousand rounds: each gets the answer to their own question, which nobody may keep."""
     async with serving(build) as running:
         clients = [(await running.sign_in(user))[1] for user in ("ann", "ann", "bob")]
 
-        async def ask(client: Client, number: int, word: str) -> None:
+        async def ask(client: Client, connection: KeptAlive, number: int, word: str) -> None:
             parameters = {"name": "echo", "arguments": {"word": word}}
-            answer = await client.http.request(**client.modern("tools/call", parameters, request_id=number))
-            body = answer.json()
+            message = client.modern("tools/call", parameters, request_id=number)
+            headers = {**client.http.headers, **message["headers"], "Content-Type": "application/json"}
+            _, fields, answer = await connection.request("POST", "/mcp", headers, json.dumps(message["json"]).encode())
+            assert (fields["cache-control"], fields.get("etag")) == ("no-store", None)
+            body = json.loads(answer)
             assert (body["id"], body["result"]["content"][0]["text"]) == (number, word)
 
-        for number in range(100):
-            await asyncio.gather(*(ask(client, number, f"{at} {number}") for at, client in enumerate(clients)))
+        async with AsyncExitStack() as stack:
+            pairs = [(client, await stack.enter_async_context(kept_alive(running.url))) for client in clients]
+            for number in range(1000):
+                await asyncio.gather(*(ask(*pair, number, f"{at} {number}") for at, pair in enumerate(pairs)))
+
+
+async def test_last_event_id_leads_to_nobody_elses_messages() -> None:
+    """SEC-48, SEC-52; MCP T13: another user's event id, ids of every form, control characters, a megabyte: refused, or
+    an end at once, or one's own standing stream; never another session's message."""
+    async with serving(build) as running:
+        (_, ann), (_, mallory) = await running.sign_in("ann"), await running.sign_in("mallory")
+        hers, his = await Legacy.connect(ann), await Legacy.connect(mallory)
+        call = request("tools/call", {"name": "tell", "arguments": {"word": "a secret of ann"}})
+        async with hers.stream(call) as stream:
+            assert "a secret of ann" in json.dumps(await stream.rest())
+            known = stream.ids
+        assert len(known) == 3
+        async with hers.get(known[0]) as stream:
+            assert "a secret of ann" in json.dumps(await stream.rest())  # to her it leads
+        key = session_key(hers.session_id)
+        for value in (*known, "*.7", "$ne.7", f"{'x' * 64}.{'9' * 18}", f"{key}.7", "0:0.7"):
+            async with his.get(value) as stream:
+                assert stream.response.status_code == 200
+                assert await stream.rest() == []
+        for value in ("x", "0.1", "0.-1", "1.0x1", "1." + "9" * 19, "{}", "." * 100, "a" * 10_000, f"{key}:{known[1]}"):
+            async with his.get(value) as stream:
+                assert stream.response.status_code == 200
+                await until(lambda: len(running.auth.registry) == 1)
+                await running.endpoint.bus.publish(ToolsListChanged())
+                assert (await stream.next() or {})["method"] == "notifications/tools/list_changed"
+            await until(lambda: not len(running.auth.registry))
+        lines = {"Host": running.url.removeprefix("http://"), **mallory.http.headers, **his.headers}
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items() if name.lower() != "connection")
+        for value in (b"a" * 1_000_000, known[0].encode() + b"\0", b"1.0\x07", b"1\r\x0b.0"):
+            start = f"GET /mcp HTTP/1.1\r\n{head}Connection: close\r\nLast-Event-ID: ".encode()
+            answer = await raw(running.url, start + value + b"\r\n\r\n")
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 400 "), answer[:100]
+        assert await working(running)
 
 
 UNREADABLE: list[Any] = [
@@ -88,6 +138,8 @@ async def test_a_rule_that_cannot_be_read_lets_nobody_in() -> None:
 
 
 BODIES: list[bytes] = [
+    b'{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"other://' + b"a" * 50_000 + b'"}}',
+    b'{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"content://' + b"/" * 50_000 + b'"}}',
     b"",
     b"\xff\xfe\x00",
     b"null",

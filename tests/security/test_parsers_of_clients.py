@@ -73,6 +73,9 @@ def test_redirect_address(uri: str, other: str, port: int) -> None:
 
 
 @given(ADDRESS | ADDRESS.map("https://app.example/".__add__))
+@example("https://app.example/a/%2e%2e/b")
+@example("https://app.example\\@evil.example/a")
+@example("https://app.example:x/a")
 def test_document_address(url: str) -> None:
     """SEC-45: https with a path, as it stands, for every parser."""
 
@@ -117,6 +120,8 @@ def test_form(body: bytes) -> None:
 
 
 @given(st.text(st.characters(max_codepoint=255, exclude_categories=("Cc",)), max_size=40), st.text(max_size=40))
+@example("Og==", "9" * 5000)
+@example("/////w==", "99999, no-store")
 def test_basic_and_cache_control(header: str, directives: str) -> None:
     """SEC-41, SEC-45: a client's credentials, or 401; a time to keep a document, within its bounds."""
     for value in (header, f"Basic {header}"):

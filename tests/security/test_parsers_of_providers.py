@@ -114,6 +114,10 @@ CLAIMS = st.dictionaries(
 
 
 @given(CLAIMS)
+@example({"aud": ["c", "d"], "azp": "d"})
+@example({"exp": float("nan")})
+@example({"sub": None, "sid": "", "events": {"http://schemas.openid.net/event/backchannel-logout": []}})
+@example({"nonce": None, "jti": "j" * 300})
 def test_claims(claims: dict[str, Any]) -> None:
     """SEC-26: claims of any type prove an identity or a logout, or are refused."""
     good = {"iss": "i", "sub": "s", "aud": "c", "exp": 2000.0, "iat": 1000.0, "nonce": "n", "jti": "j"}

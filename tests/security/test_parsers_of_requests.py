@@ -96,6 +96,7 @@ def test_last_event_id(value: str) -> None:
 
 
 @given(st.lists(st.tuples(NASTY_TEXT, NASTY_TEXT, st.none() | NASTY_TEXT), max_size=4), st.integers(1, 7))
+@example([("x\r\rdata: y\n\n", "a", "1"), ("", "\ufeffb", None), (" \n:", "", "")], 1)
 def test_a_whole_stream_comes_back_event_by_event(events: list[tuple[str, str, str | None]], step: int) -> None:
     """SEC-47, SEC-12: several events in one stream, cut anywhere: each is one, and none speaks for another."""
     sent, wire, last = [], b"", ""

@@ -96,6 +96,12 @@ def same(one: Any, other: Any) -> bool:
 
 
 @given(SESSIONS)
+@example(
+    Session(
+        id="0" * 32, user_id="$where.x", created_at=0.0, last_seen=0.0, expires_at=1.0, idle_expires_at=1.0,
+        claims={"$where": {"a.b": float("nan")}, "": "\0"}, version=1,
+    )
+)  # fmt: skip
 def test_session_document(session: Session) -> None:
     """SEC-56: a session comes back as it was stored, and its document has no secret in clear."""
     document = session_document(session, KEYRING)

@@ -18,11 +18,10 @@ from tests.parts.mongod import ExternalMongo, ReplicaSet
 from tests.parts.scripted_provider import Answer
 from tests.parts.sse_client import SSEClient
 from tests.parts.statsd import StatsDListener
+from tests.security.assistant import Assistant
 from tests.security.canaries import Canaries, RecordingProvider, Visitor, canary_server
-from tornado_sse_auth import (
-    Secret,
-    TokenSet,
-)
+from tests.security.canary_server import dump
+from tornado_sse_auth import MemorySessionStore, Secret, TokenSet
 
 
 def test_a_secret_shows_itself_by_one_method_only() -> None:
@@ -61,6 +60,19 @@ def test_a_secret_shows_itself_by_one_method_only() -> None:
     )
 
 
+async def test_records_in_memory_show_nothing() -> None:
+    """SEC-58: what waits in the memory store for a callback or a decision, in a dump of its attributes."""
+    store = MemorySessionStore()
+    value = {"verifier": "canary-verifier", "state": "canary-state"}
+    await store.records.put("sign-in", b"d" * 32, value, 4e9)
+    await store.kept.put("authorization-request", "k", value, 4e9)
+    assert "canary" not in "".join(line for part in (store, store.records, store.kept) for line in dump(part))
+    assert await store.records.take("sign-in", b"d" * 32) == value
+    kept = await store.kept.get("authorization-request", "k")
+    assert kept is not None
+    assert kept.value == value
+
+
 PROVIDER_TEXT = "canary-words-of-the-provider"
 
 
@@ -90,10 +102,16 @@ async def everything_that_happens(visitor: Visitor, scripted: RecordingProvider,
         for path in ("/me", "/auth/sessions", "/health", "/readyz", "/livez", "/", "/nothing"):
             await visitor.client.get(path)
         assert (await visitor.client.get("/failing")).status_code == 500
+    assistant = Assistant(visitor)
+    await assistant.sign_in()
+    await assistant.work()
+    await assistant.refresh()
+    await assistant.work()
     scripted.script("userinfo", Answer(status=500, body=PROVIDER_TEXT))
     await visitor.client.get("/auth/callback", params={"state": "x", "error": "e", "error_description": PROVIDER_TEXT})
     for headers in ({"Authorization": f"Bearer {bearer}x"}, {"Authorization": f"Bearer {bearer} x"}, {"Host": "evil"}):
         await visitor.client.get("/me", headers=headers)
+    await assistant.leave()
     async with SSEClient(f"{visitor.url}/events", headers=visitor.cookie) as stream:
         await stream.next("open")
         assert (await visitor.client.post("/auth/logout", json={"everywhere": True}, headers=origin)).status_code == 204
@@ -101,14 +119,18 @@ async def everything_that_happens(visitor: Visitor, scripted: RecordingProvider,
     await scripted.wait_for_calls("revoke", 1)
     await visitor.sign_in("bob", status=503)
     await visitor.sign_in("carol")
+    assistant = Assistant(visitor)  # which is still there when the objects are dumped
+    await assistant.sign_in()
+    await assistant.work()
 
 
 async def test_no_secret_is_anywhere_but_with_its_owner(
     mongod: ReplicaSet | ExternalMongo, database_name: str, statsd: StatsDListener
 ) -> None:
-    """SEC-56, SEC-58, SEC-01, SEC-09; CVE-2022-24757, CVE-2025-67724: every secret of a run through the main scenarios,
-    searched for in all log records at DEBUG (asyncio, drivers and HTTP client too), in every answer, in the StatsD
-    packets, in dumps of every object of ours, and in the database; provider text in no answer and no log."""
+    """SEC-56, SEC-58, SEC-01, SEC-09; CVE-2022-24757, CVE-2025-67724: every secret of a run through the main scenarios
+    of a browser and of an MCP client, searched for in all log records at DEBUG (asyncio, drivers and HTTP client too),
+    in every answer, in the StatsD packets, in dumps of every object of ours, and in the database; provider text in no
+    answer and no log."""
     canaries = Canaries()
     async with RecordingProvider(expires_in=3) as scripted:
         async with canary_server(scripted, mongod.uri, database_name, statsd, canaries) as (url, process):
@@ -121,7 +143,8 @@ async def test_no_secret_is_anywhere_but_with_its_owner(
         output = process.output
     kinds = set(canaries.values.values())
     assert kinds >= {"access token", "refresh token", "id token", "code", "code_verifier", "state", "nonce", "cookie"}
-    assert kinds >= {"bearer", "reauth", "encryption key", "client secret"}
+    assert kinds >= {"bearer", "reauth", "encryption key", "client secret", "consent", "MCP session"}
+    assert kinds >= {f"assistant's {what}" for what in ("secret", "state", "verifier", "code", "access token")}
     assert len(spilt) > 100_000
     assert "Secret(…)" in spilt
     assert "UserContext" in spilt
@@ -134,11 +157,14 @@ async def test_no_secret_is_anywhere_but_with_its_owner(
     assert b"session.validate" in b"".join(statsd.packets)  # how many packets they travel in is the moment's affair
     assert canaries.seen_in(b"".join(statsd.packets).decode("latin-1")) == set()
     told = "".join(answer.text + str(answer.headers.multi_items()) for answer in visitor.answers)
-    assert canaries.seen_in(told) >= {"cookie", "bearer", "state", "reauth"}  # with their owner: the search works
+    owned = {"cookie", "bearer", "state", "reauth", "consent", "MCP session"}
+    owned |= {f"assistant's {what}" for what in ("secret", "state", "code", "access token", "refresh token")}
+    assert canaries.seen_in(told) >= owned  # with their owner: the search works
     private = {"access token", "refresh token", "id token", "code", "code_verifier", "encryption key", "client secret"}
+    private |= {"assistant's verifier"}
     for answer in visitor.answers:
         if answer.request.url.path != "/spill":
-            told = answer.text + str(answer.headers.multi_items())
+            told = answer.reason_phrase + answer.text + str(answer.headers.multi_items())
             assert not private & canaries.seen_in(told), answer.request.url.path
             assert PROVIDER_TEXT not in told
 

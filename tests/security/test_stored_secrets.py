@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import secrets
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx
+import pytest
 from pymongo import AsyncMongoClient
 
 from tests.parts.mongod import ExternalMongo, ReplicaSet
 from tests.parts.scripted_provider import ScriptedProvider
 from tests.scenarios.server import Running, serve
 from tornado_sse_auth import (
+    ConfigurationError,
     CredentialKind,
     Keyring,
     MongoSessionStore,
@@ -25,7 +29,38 @@ from tornado_sse_auth import (
     SessionState,
     TokenSet,
 )
-from tornado_sse_auth.sealing import UnsealError, context
+from tornado_sse_auth.sealing import HEADER_BYTES, NONCE_BYTES, UnsealError, context
+
+
+def test_keys_are_checked_when_they_are_read() -> None:
+    """SEC-01, SEC-59: of the right length, not zero, not twice; what is wrong is said by its place in the list, and no
+    error shows a key."""
+    key = secrets.token_bytes(32)
+    good, short, zero = (base64.b64encode(raw).decode() for raw in (key, key[:31], bytes(32)))
+    for text, says in (
+        ("", "key 1 must be 32 bytes"),
+        (f"{good},", "key 2 must be 32 bytes"),
+        (short, "key 1 must be 32 bytes"),
+        (base64.b64encode(key + b"x").decode(), "key 1 must be 32 bytes"),
+        (f"{good},{zero}", "key 2 is all zero"),
+        (f"{good}, {good}", "key 2 is given twice"),
+        (f"{good[:20]}!{good[20:]}", "key 1 is not base64"),
+    ):
+        with pytest.raises(ConfigurationError, match=says) as refused:
+            Keyring.from_base64(text)
+        shown = "".join(traceback.format_exception(refused.value))
+        assert not [word for word in text.replace("!", ",").split(",") if word.strip() and word.strip() in shown]
+    with pytest.raises(ConfigurationError, match="at least one"):
+        Keyring([])
+    forms = (good, good.rstrip("="), base64.urlsafe_b64encode(key).decode(), f" {good} ")
+    assert {Keyring.from_base64(form).key_ids for form in forms} == {Keyring([key]).key_ids}
+
+
+def test_no_nonce_comes_twice() -> None:
+    """SEC-55: a million values sealed under one key and for one place."""
+    keyring, place = Keyring.generate(), context("token_set", "s", "u")
+    nonces = {keyring.seal(b"", place)[HEADER_BYTES : HEADER_BYTES + NONCE_BYTES] for _ in range(1_000_000)}
+    assert len(nonces) == 1_000_000
 
 
 async def test_what_was_replaced_is_gone(mongod: ReplicaSet | ExternalMongo, database_name: str) -> None:

@@ -42,8 +42,8 @@ async def test_hostile_bodies(running: World, body: bytes, kind: str) -> None:
 
 
 async def test_what_is_too_long_or_too_slow(caplog: pytest.LogCaptureFixture) -> None:
-    """SEC-53, SEC-60, REL-24: 50 KB of URI, half a header, a dripped body, an abrupt close; others are served all the
-    while, and what does not arrive in `request_timeout` is closed."""
+    """SEC-53, SEC-60, REL-24: 50 KB of URI, whoever asks, half a header, a dripped body, an abrupt close; others are
+    served all the while, and what does not arrive in `request_timeout` is closed."""
     async with world(caplog, request_timeout=1.0, max_body=100_000) as running:
         host = f"Host: {running.app.url.removeprefix('http://')}\r\n".encode()
         half = [
@@ -57,11 +57,23 @@ async def test_what_is_too_long_or_too_slow(caplog: pytest.LogCaptureFixture) ->
             )
             for _ in range(40)
         ]
+        bearer = {"Authorization": f"Bearer {await running.bearer()}"}
         async with running.client(headers={"Connection": "close"}) as client:
             assert (await client.get("/livez")).status_code == 200
-            refused(await client.get("/me?" + "a" * 50_000), 401, "authorization_required")
+            for path in ("/me", "/prices", "/auth/login", "/auth/callback", "/livez", "/nothing"):
+                for headers in ({}, bearer):
+                    refused(await client.get(f"{path}?{'a' * 50_000}", headers=headers), 400, "invalid_request")
+            assert (await client.get(f"/me?{'a' * 30_000}", headers=bearer)).status_code == 200
             too_long = await running.raw(b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n" + host + b"\r\n")
             assert b" 200 " not in too_long
+            for start in (
+                b"GET /me HTTP/1.1\r\n" + host,
+                b"POST /me HTTP/1.1\r\n" + host + b"Content-Length: 9\r\n\r\nx",
+            ):
+                for _ in range(40):
+                    _, gone = await asyncio.open_connection(*running.address)
+                    gone.write(start)
+                    gone.transport.abort()
             for answer in await asyncio.gather(*half):
                 assert b" 200 " not in answer
             big = b"POST /me HTTP/1.1\r\n" + host + b"Content-Length: 104857600\r\n\r\n"
@@ -75,6 +87,9 @@ async def test_what_is_too_long_or_too_slow(caplog: pytest.LogCaptureFixture) ->
                 + b"\r\n"
             )
             assert b" 200 " not in await running.raw(chunked + (b"fff\r\n" + b"a" * 4095 + b"\r\n") * 40)
+            nasty = "; ".join(['a="' + "\\" * 20_000 + '"', "b=" + "\\101" * 5_000, ";" * 10_000, " " * 5_000 + "c"])
+            for path in ("/me", "/auth/callback?state=x&code=y", "/auth/login"):
+                assert (await client.get(path, headers={"Cookie": nasty})).status_code in (302, 400, 401)
             assert (await client.get("/livez")).status_code == 200
     assert "Traceback" not in caplog.text
 

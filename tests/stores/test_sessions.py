@@ -11,7 +11,17 @@ import pytest
 
 from tests.stores.backends import Backend, Heard, make_credential, make_session, make_token_set
 from tornado_sse_auth.identity import RefreshState, Secret, Session, SessionState
-from tornado_sse_auth.stores import ChangeKind, KeptRecord, SessionChange, SessionStore, Trimmed, VersionConflict
+from tornado_sse_auth.stores import (
+    ChangeKind,
+    KeptRecord,
+    MemorySessionStore,
+    SessionChange,
+    SessionStore,
+    Trimmed,
+    VersionConflict,
+    memory_records,
+)
+from tornado_sse_auth.testing import ManualClock
 
 
 async def found(store: SessionStore, session_id: str = "s1") -> Session:
@@ -264,6 +274,19 @@ async def test_a_kept_record_is_changed_by_compare_and_set(backend: Backend, sto
     assert await kept.replace("client", "c1", value, now + 200, version=0)
     assert await other.delete("client", "c1")
     assert await kept.get("client", "c1") is None
+
+
+async def test_no_kept_record_pushes_out_one_of_another_sort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SEC-08: in memory each sort has a ceiling of its own, however many kinds, such as users, it has."""
+    monkeypatch.setattr(memory_records, "MAX_RECORDS", 5)
+    clock = ManualClock()
+    kept, now = MemorySessionStore(clock=clock).kept, clock.time()
+    await kept.put("logout", "mark", {}, now + 60)
+    for number in range(20):
+        await kept.put(f"mcp-session:{number}", "s", {}, now + 1000 + number)
+    assert await kept.get("logout", "mark") is not None
+    found = [await kept.get(f"mcp-session:{number}", "s") is not None for number in range(20)]
+    assert found == [False] * 15 + [True] * 5
 
 
 async def test_kept_records_have_a_ceiling(backend: Backend, store: SessionStore) -> None:

@@ -30,13 +30,12 @@ from .endpoint import single
 from .errors import ConsentRequiredError, InvalidClientError, LoginRequiredError, OAuthError
 from .grants import GrantManager
 from .pages import Consent
+from .pending_requests import PendingRequests
 from .redirect_uris import is_loopback, is_private_scheme, redirect_host
 from .resources import OFFLINE_ACCESS, Resources
 
 __all__ = ["AuthorizationEndpoint", "Redirect", "SignIn"]
 
-KIND = "authorization-request"
-REQUEST_TTL = 600.0
 MAX_TRIPS = 5  # to the provider, for one request
 LOOPBACK_WARNING = (
     "The answer goes to a program on this computer. Allow it only if you have just started the connection yourself."
@@ -84,7 +83,7 @@ class AuthorizationEndpoint:
         self._clients = clients
         self._grants = grants
         self._resources = resources
-        self._kept = kept
+        self._pending = PendingRequests(kept, clock)
         self._provider = provider
         self._clock = clock
         self._audit = audit
@@ -107,7 +106,7 @@ class AuthorizationEndpoint:
         except (OAuthError, InvalidRequestError) as error:
             return self._refused(redirect_uri, query.get("state"), error)
         request_id = Secret.random().reveal()
-        await self._kept.put(KIND, request_id, request.to_record(), self._clock.time() + REQUEST_TTL)
+        await self._pending.put(request_id, request)
         await self._clients.used(client, granted=False)
         return await self._proceed(request, request_id, found, browser)
 
@@ -132,7 +131,7 @@ class AuthorizationEndpoint:
     async def resume(self, request_id: str, found: Authenticated | None, browser: Secret | None) -> Redirect | Consent:
         """A stored request, when its user comes back from the provider. Raises `InvalidRequestError` for one that is
         unknown, too old, or another browser's."""
-        request = await self._stored(request_id)
+        request = await self._pending.find(request_id)
         return await self._proceed(request, request_id, found, self._bound(request, browser))
 
     async def _proceed(
@@ -150,7 +149,7 @@ class AuthorizationEndpoint:
             return await self._send_to_sign_in(request, request_id, session, missing=missing)
         scopes = self._resources.grantable(request.scopes, session.scopes)
         if request.scopes and not scopes - {OFFLINE_ACCESS} and request.scopes != {OFFLINE_ACCESS}:
-            await self._kept.delete(KIND, request_id)
+            await self._pending.remove(request_id)
             refusal = AccessDeniedError("The account has none of the scopes that were asked for.")
             return self._refused(request.redirect_uri, request.state, refusal)
         return self._consent(request, request_id, session, scopes, browser)
@@ -184,9 +183,8 @@ class AuthorizationEndpoint:
             arguments["scope"] = " ".join(sorted(self._provider.scopes | missing))
         if session is not None and session.reauth is not None:
             arguments["reauth"] = session.reauth.reveal()
-        now = self._clock.time()
-        record = sent_to_sign_in(request, now=now, stepped_up=bool(missing)).to_record()
-        await self._kept.put(KIND, request_id, record, now + REQUEST_TTL)
+        sent = sent_to_sign_in(request, now=self._clock.time(), stepped_up=bool(missing))
+        await self._pending.put(request_id, sent)
         return Redirect(f"/auth/login?{urlencode(arguments)}")
 
     def _consent(
@@ -228,7 +226,7 @@ class AuthorizationEndpoint:
         another browser's, or was shown to another account."""
         fields = single(form)
         request_id = fields.get("request", "")
-        request = await self._stored(request_id)
+        request = await self._pending.find(request_id)
         bound = self._bound(request, browser)
         session = found.session if found is not None else None
         if session is None or session.state is not SessionState.ACTIVE:
@@ -239,7 +237,7 @@ class AuthorizationEndpoint:
         decision = fields.get("decision")
         if decision not in ("allow", "deny"):
             raise InvalidRequestError("The decision is allow or deny.")
-        if not await self._kept.delete(KIND, request_id):
+        if not await self._pending.remove(request_id):
             raise InvalidRequestError("This request was decided already.")
         if decision == "deny":
             self._audit.write(
@@ -262,12 +260,6 @@ class AuthorizationEndpoint:
         return self._answer(request.redirect_uri, {"code": code.reveal(), "state": request.state})
 
     # -- shared ----------------------------------------------------------------------------------------------------
-
-    async def _stored(self, request_id: str) -> AuthorizationRequest:
-        record = await self._kept.get(KIND, request_id) if 0 < len(request_id) <= 64 else None
-        if record is None:
-            raise InvalidRequestError("This request is unknown, decided or too old.")
-        return AuthorizationRequest.from_record(record.value)
 
     def _bound(self, request: AuthorizationRequest, browser: Secret | None) -> Secret:
         if browser is None or browser.digest() != request.browser:

@@ -33,6 +33,7 @@ S = TypeVar("S", bound=EventStream)
 MAX_BODY = 4 * 1024 * 1024
 MAX_UNKNOWN = 64 * 1024
 MAX_HANDSHAKE = 64 * 1024
+CREDENTIALS = frozenset({"authorization", "cookie", "proxy-authorization"})
 NO_CLIENT = "session"  # for credentials of a session's own, which no client was registered for
 
 
@@ -81,9 +82,15 @@ class MCPHandler(SSEAuthMixin, RequestHandler):
         events, json_ = accept.find("text/event-stream"), accept.find("application/json")
         return 0 <= events < json_
 
+    def header_lines(self) -> list[tuple[str, str]]:
+        """The request's headers as the kernel wants them, names in lower case. It keeps them with the call, whose
+        attributes may be written down by whatever debugs it: what the caller signs in with is not among them."""
+        lines = ((name.lower(), value) for name, value in self.request.headers.get_all())
+        return [(name, value) for name, value in lines if name not in CREDENTIALS]
+
     def lowercase_headers(self) -> dict[str, str]:
-        """As the kernel wants them."""
-        return {name.lower(): value for name, value in self.request.headers.get_all()}
+        """The same, the last of repeated ones."""
+        return dict(self.header_lines())
 
     # -- who asks --------------------------------------------------------------------------------------------------
 

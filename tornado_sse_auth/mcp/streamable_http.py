@@ -94,7 +94,7 @@ class StreamableHTTPHandler(StatefulHandler):
         if not isinstance(message, JSONRPCRequest):
             self.refuse(ErrorData(code=INVALID_REQUEST, message="Clients send requests and notifications only."))
             return
-        lines = [(name.lower(), value) for name, value in self.request.headers.get_all()]
+        lines = self.header_lines()
         headers = dict(lines)
         route = self._route(message, document, lines, headers)
         if isinstance(route, InboundLadderRejection):

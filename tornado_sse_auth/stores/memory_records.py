@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ..clock import Clock
 from ..deadlines import Deadlines
+from ..identity import Secret
 from .base import KeptRecord, KeptRecords, SingleUseRecords, Trimmed
 
 __all__ = ["MemoryKeptRecords", "MemorySingleUseRecords"]
@@ -18,7 +19,7 @@ MAX_RECORDS = 100_000
 
 
 class _Kept(NamedTuple):
-    text: str
+    text: Secret  # states and verifiers among it: a dump of the store's attributes must not show them
     version: int
     expires_at: float
 
@@ -28,33 +29,36 @@ class MemorySingleUseRecords(SingleUseRecords):
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._records: OrderedDict[tuple[str, bytes], tuple[str, float]] = OrderedDict()
+        self._records: OrderedDict[tuple[str, bytes], tuple[Secret, float]] = OrderedDict()
 
     async def put(self, kind: str, digest: bytes, value: Mapping[str, Any], expires_at: float) -> None:
         self._records.pop((kind, digest), None)
-        self._records[kind, digest] = (json.dumps(dict(value)), expires_at)
+        self._records[kind, digest] = (_text(value), expires_at)
         while len(self._records) > MAX_RECORDS:
             self._records.popitem(last=False)
 
     async def take(self, kind: str, digest: bytes) -> dict[str, Any] | None:
-        text, expires_at = self._records.pop((kind, digest), ("", 0.0))
-        if expires_at <= self._clock.time():
+        text, expires_at = self._records.pop((kind, digest), (None, 0.0))
+        if text is None or expires_at <= self._clock.time():
             return None
-        value: dict[str, Any] = json.loads(text)
+        value: dict[str, Any] = json.loads(text.reveal())
         return value
 
 
 class MemoryKeptRecords(KeptRecords):
-    """Records in dicts; what has expired goes with the next call, beyond `MAX_RECORDS` what expires soonest."""
+    """Records in dicts. What has expired goes with the next call; beyond `MAX_RECORDS` of a sort, which is a kind up to
+    its first colon, what of that sort expires soonest: no sort pushes out another."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._kinds: dict[str, dict[str, _Kept]] = {}
-        self._endings: Deadlines[tuple[str, str]] = Deadlines()
+        self._endings: defaultdict[str, Deadlines[tuple[str, str]]] = defaultdict(Deadlines)
 
     async def get(self, kind: str, key: str) -> KeptRecord | None:
         found = self._find(kind, key)
-        return KeptRecord(json.loads(found.text), found.version, found.expires_at) if found is not None else None
+        if found is None:
+            return None
+        return KeptRecord(json.loads(found.text.reveal()), found.version, found.expires_at)
 
     async def put(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float) -> None:
         self._write(kind, key, value, expires_at)
@@ -88,17 +92,20 @@ class MemoryKeptRecords(KeptRecords):
     def _write(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float) -> None:
         before = self._find(kind, key)
         version = before.version + 1 if before is not None else 1
-        self._kinds.setdefault(kind, {})[key] = _Kept(json.dumps(dict(value)), version, expires_at)
-        self._endings.set((kind, key), expires_at)
-        while len(self._endings) > MAX_RECORDS and (soonest := self._endings.earliest) is not None:
-            self._remove(self._endings.due(soonest))
+        self._kinds.setdefault(kind, {})[key] = _Kept(_text(value), version, expires_at)
+        endings = self._endings[_sort(kind)]
+        endings.set((kind, key), expires_at)
+        while len(endings) > MAX_RECORDS and (soonest := endings.earliest) is not None:
+            self._remove(endings.due(soonest))
 
     def _forget(self, kind: str, key: str) -> None:
-        self._endings.discard((kind, key))
+        self._endings[_sort(kind)].discard((kind, key))
         self._remove([(kind, key)])
 
     def _purge(self) -> None:
-        self._remove(self._endings.due(self._clock.time()))
+        now = self._clock.time()
+        for endings in self._endings.values():
+            self._remove(endings.due(now))
 
     def _remove(self, places: Iterable[tuple[str, str]]) -> None:
         for kind, key in places:
@@ -106,3 +113,11 @@ class MemoryKeptRecords(KeptRecords):
             del of_kind[key]
             if not of_kind:
                 del self._kinds[kind]
+
+
+def _text(value: Mapping[str, Any]) -> Secret:
+    return Secret(json.dumps(dict(value)))
+
+
+def _sort(kind: str) -> str:
+    return kind.partition(":")[0]

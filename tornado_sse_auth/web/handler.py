@@ -16,6 +16,7 @@ from ..errors import (
     AuthError,
     ForbiddenError,
     InvalidHostError,
+    InvalidRequestError,
     ReauthorizationRequiredError,
     RequestTooLargeError,
     ServerError,
@@ -29,6 +30,9 @@ from .responses import Answer, as_auth_error, error_answer
 __all__ = ["ErrorAnswers", "NotFoundHandler"]
 
 _log = logging.getLogger(__name__)
+
+# Far above what an authorization request with a long state needs.
+MAX_URI = 32_768
 
 # A page with a policy of its own replaces this one, and says it again.
 NO_FRAMES = "frame-ancestors 'none'"
@@ -79,6 +83,8 @@ class ErrorAnswers(_Base):
         self._set_safe_headers()
         if len(self.request.body) > self.max_body:
             raise RequestTooLargeError(reason=f"a body of {len(self.request.body)} bytes")
+        if len(self.request.uri or "") > MAX_URI:
+            raise InvalidRequestError("The address is too long.", reason=f"{len(self.request.uri or '')} characters")
 
     def json_body(self) -> Any:
         """The request's body as JSON. Raises `InvalidRequestError`, also for more than `max_json_depth` levels."""
