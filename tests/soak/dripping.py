@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import random
 import resource
 import sys
@@ -20,7 +19,6 @@ BEGINNING = b"GET /me HTTP/1.1\r\nX-Never-Ends: "
 def main(port: int, seconds: float) -> None:
     """Keep so many open: who is closed comes back. Prints, as JSON, the seconds for which each was kept that was
     closed."""
-    os.nice(19)
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(json.dumps(asyncio.run(_drip(port, seconds))))
