@@ -162,12 +162,23 @@ class ServerProcess:
         """Freeze the process group: it holds its sockets and answers nothing (SIGSTOP, then SIGCONT)."""
         begun = time.time()
         self.signal(signal.SIGSTOP)
+        # On a busy machine its other threads go on until the one that takes the signal has had its turn.
+        self.wait_until(self._stands_still, "does not stop")
         try:
             yield
         finally:
             if self.alive:
                 self.signal(signal.SIGCONT)
             self.absences.append((begun, time.time()))
+
+    def _stands_still(self) -> bool:
+        try:
+            states = [
+                task.read_text().rpartition(")")[2].split()[0] for task in Path(f"/proc/{self.pid}/task").glob("*/stat")
+            ]
+        except OSError:  # a thread that ended while we looked
+            return False
+        return set(states) <= {"T"}
 
     def wait_for_line(self, pattern: str, timeout: float = 20.0) -> re.Match[str]:
         """Wait until one line of the output (also one written before) matches; raises AssertionError otherwise."""

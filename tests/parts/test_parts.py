@@ -28,6 +28,7 @@ from tests.parts.sse_client import ServerSentEvent, SSEClient
 from tests.parts.statsd import Sample, StatsDListener
 from tests.parts.tcp_proxy import TCPProxy
 from tests.parts.web_server import listening
+from tests.streams.serving import until
 
 
 async def test_mongod_is_a_replica_set_with_change_streams(
@@ -124,8 +125,10 @@ async def test_scripted_provider_answers_badly(scripted_provider: ScriptedProvid
     token = scripted_provider.issue("erin")["refresh_token"]
     scripted_provider.script("token", Answer(delivery=delivery))
     async with RelyingParty(scripted_provider) as party:
+        refreshing = asyncio.create_task(party.refresh(token))
+        await until(lambda: scripted_provider.uses[token] == 1)
         try:
-            answer = await asyncio.wait_for(party.refresh(token), 0.5)
+            answer = await asyncio.wait_for(refreshing, 20 if delivery == "gzip" else 0.5)
         except (httpx.TransportError, TimeoutError):
             assert delivery != "gzip"
         else:

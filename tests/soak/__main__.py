@@ -9,7 +9,7 @@ import secrets
 import sys
 from collections.abc import Awaitable, Callable
 
-from tests.soak import clients, crashes, crowd, events, failover, half_open, mixed, steady, vanished
+from tests.soak import clients, crashes, crowd, events, failover, half_open, killed, mixed, steady, vanished
 from tests.soak.findings import Findings
 from tests.soak.soak import Soak
 
@@ -23,6 +23,7 @@ SCENARIOS: dict[str, Callable[[Soak], Awaitable[Findings]]] = {
     "clients": clients.run,
     "crowd": crowd.run,
     "half-open": half_open.run,
+    "killed": killed.run,
     "mixed": mixed.run,
     "vanished": vanished.run,
 }

@@ -12,36 +12,24 @@ with a `Last-Event-ID` that is long gone: they stay until the end, each with a r
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import math
 import os
-import resource
-import secrets
-import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-from pymongo import AsyncMongoClient
 
 from tests.benchmarks.rows import percentile
-from tests.parts import mongod
-from tests.parts.process import ServerProcess, free_port
-from tests.parts.statsd import StatsDListener
+from tests.parts.process import ServerProcess
+from tests.soak.crowded import Crowded, child, crowded_server
 from tests.soak.findings import Findings
 from tests.soak.soak import Soak
-from tornado_sse_auth import CredentialKind, Keyring
-from tornado_sse_auth.options import Options
-from tornado_sse_auth.sessions.changes import SignedInUser, new_session
-from tornado_sse_auth.sessions.credentials import issue
-from tornado_sse_auth.stores.documents import session_document
 
 CROWD = 2000
 SESSIONS = 200  # of the crowd
@@ -50,12 +38,11 @@ OTHERS = 20
 READERS = 20
 SLOW = DEAD = 20
 EVENT = 32_768  # bytes, to each of those and to the readers
-PUBLISH_EVERY = 0.25
+PUBLISH_EVERY = 0.125
 WARM_UP = 3.0  # seconds that count for nothing
 AT_LEAST = 1.0  # milliseconds: below it a ratio of two p99s tells of the machine alone
-DATABASE = "tornado_sse_auth"
-ROOT = Path(__file__).parents[2]
 NAME_OF_CROWD = "crowd|"  # begins those of its users
+USERS = [f"soak|{number}" for number in range(OTHERS + 1)] + [f"{NAME_OF_CROWD}{number}" for number in range(SESSIONS)]
 
 PROBE = """
 import http.client, itertools, json, sys, time
@@ -80,80 +67,15 @@ for bearer in itertools.cycle(orders["bearers"]):
 async def run(soak: Soak) -> Findings:
     """The three parts, one after the other."""
     findings = Findings(scenario=soak.scenario)
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     soak.tell("starting MongoDB and the server")
-    key = base64.b64encode(secrets.token_bytes(32)).decode()
-    with mongod.replica_set(1) as servers:
-        async with StatsDListener() as statsd:
-            with (
-                tempfile.NamedTemporaryFile("r", prefix="validations-") as validations,
-                _sample(servers.uri, key, statsd.port, validations.name) as (server, port),
-            ):
-                bearers = await _bearers(servers.uri, key, OTHERS + 1 + SESSIONS)
-                await _measure(soak, findings, server, statsd, port, bearers, map(json.loads, validations))
-            findings.must("Traceback" not in server.output, "the server wrote a traceback")
+    async with crowded_server(USERS) as parts:
+        await _measure(soak, findings, parts)
+        findings.must("Traceback" not in parts.server.output, "the server wrote a traceback")
     return findings
 
 
-@contextmanager
-def _sample(uri: str, key: str, statsd: int, validations: str) -> Iterator[tuple[ServerProcess, int]]:
-    port = free_port()
-    command = [sys.executable, "-m", "tests.soak.observed_server", validations]
-    command += [f"--port={port}", "--max-streams-per-user=5000"]
-    command += [f"--statsd=127.0.0.1:{statsd}", "--mongodb-driver=pymongo", f"--mongodb-database={DATABASE}"]
-    with ServerProcess(
-        "server",
-        command,
-        ready=lambda process: process.wait_for_line("Ctrl-C ends it", 60),
-        environment={"SAMPLE_MONGODB_URI": uri, "SAMPLE_ENCRYPTION_KEYS": key},
-        folder=ROOT,
-    ) as server:
-        yield server, port
-
-
-async def _bearers(uri: str, key: str, count: int) -> list[str]:
-    """One each of so many sessions in the database."""
-    options, keyring = Options(public_url="http://127.0.0.1"), Keyring.from_base64(key)
-    documents, bearers = [], []
-    for number in range(count):
-        user = SignedInUser(
-            user_id=f"soak|{number}" if number <= OTHERS else f"{NAME_OF_CROWD}{number}",
-            scopes=frozenset({"events:write"}),
-            permissions=frozenset(),
-            subscription=None,
-            claims={},
-            token_set=None,
-        )
-        now = time.time()
-        secret, credential = issue(CredentialKind.BEARER, now=now, expires_at=now + 86_400)
-        documents.append(session_document(new_session(user, credential, now=now, options=options), keyring))
-        bearers.append(secret.reveal())
-    async with AsyncMongoClient[dict[str, Any]](uri) as client:
-        await client[DATABASE]["sessions"].insert_many(documents)
-    return bearers
-
-
-async def _child(*command: str, orders: Mapping[str, Any]) -> list[Any]:
-    """What the child was told to find out."""
-    child = await asyncio.create_subprocess_exec(
-        sys.executable, *command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, cwd=ROOT
-    )
-    output, _ = await child.communicate(json.dumps(orders).encode())
-    if child.returncode:
-        raise AssertionError(f"{command[:2]} ended with {child.returncode}")
-    return [json.loads(line) for line in output.splitlines()]
-
-
-async def _measure(
-    soak: Soak,
-    findings: Findings,
-    server: ServerProcess,
-    statsd: StatsDListener,
-    port: int,
-    bearers: Sequence[str],
-    validations: Iterable[tuple[float, float, str, bool]],
-) -> None:
+async def _measure(soak: Soak, findings: Findings, parts: Crowded) -> None:
+    port, bearers = parts.port, parts.bearers
     others, reader, crowd = bearers[:OTHERS], bearers[OTHERS], bearers[OTHERS + 1 :]
     soak.begin()
     third = soak.seconds / 3
@@ -162,17 +84,17 @@ async def _measure(
     told = {"port": port, "until": turns[3]}
     async with AsyncExitStack() as stack:
         fan_out = await stack.enter_async_context(_fan_out(port, reader))
-        asked = asyncio.create_task(_child("-c", PROBE, orders={**told, "bearers": others}))
-        asked_anew = asyncio.create_task(_child("-c", PROBE, "anew", orders={**told, "bearers": others}))
+        asked = asyncio.create_task(child("-c", PROBE, orders={**told, "bearers": others}))
+        asked_anew = asyncio.create_task(child("-c", PROBE, "anew", orders={**told, "bearers": others}))
         stalled = asyncio.create_task(
-            _child(
+            child(
                 "-m",
                 "tests.soak.reconnecting",
                 orders={**told, "begin": turns[1], "bearers": [reader], "slow": SLOW, "dead": DEAD},
             )
         )
         waves = asyncio.create_task(
-            _child(
+            child(
                 "-m",
                 "tests.soak.reconnecting",
                 orders={**told, "begin": turns[2], "bearers": list(crowd), "wave": WAVE, "streams": CROWD},
@@ -183,16 +105,16 @@ async def _measure(
         for part, turn in zip(("nobody else", "those who do not read", "the crowd"), turns[1:], strict=True):
             soak.tell(part)
             await asyncio.sleep(turn - time.time())
-            memory.append(_memory(server))
+            memory.append(_memory(parts.server))
         answers, newcomers, [closed], returns = await asked, await asked_anew, await stalled, await waves
         delays = fan_out.delays
-    validated = list(validations)
+    validated = list(parts.validations)
     others_validated = [one for one in validated if not one[2].startswith(NAME_OF_CROWD)]
     looked_up = [one for one in others_validated if not one[3]]
     storms = [(wave["begun"], wave["complete"] or wave["begun"] + WAVE) for wave in returns]
     leavings = [(wave["left"], wave["begun"]) for wave in returns[1:]]
     windows = [[(turns[0], turns[1])], [(turns[1], turns[2])], storms, leavings]
-    parts = ["alone", "stalled readers", "the crowd returns", "it leaves"]
+    names = ["alone", "stalled readers", "the crowd returns", "it leaves"]
 
     def within(values: Iterable[Sequence[Any]], part: int) -> list[float]:
         return [value for at, value, *_ in values if any(a <= at < b for a, b in windows[part])]
@@ -208,7 +130,7 @@ async def _measure(
         f"an event of 32 KiB to {READERS} readers, p99": [_p(99, within(delays, part)) for part in range(4)],
     }
     findings.notes += [
-        f"{name}: {', '.join(f'{value:.2f} ms {part}' for value, part in zip(values, parts, strict=False))}"
+        f"{name}: {', '.join(f'{value:.2f} ms {part}' for value, part in zip(values, names, strict=False))}"
         for name, values in rows.items()
     ]
     outcomes: Counter[str] = Counter()
@@ -219,7 +141,7 @@ async def _measure(
         f"{len(returns)} returns of {CROWD} streams of {SESSIONS} sessions, all open after "
         f"{min(took):.1f} to {max(took):.1f} s; answers: {dict(outcomes)}"
     )
-    slow = sum(sample.value for sample in statsd.samples("tornado_sse_auth.stream.closed.slow_consumer"))
+    slow = sum(sample.value for sample in parts.statsd.samples("tornado_sse_auth.stream.closed.slow_consumer"))
     findings.notes.append(
         f"{SLOW} slow and {DEAD} dead readers: {slow:.0f} closed as slow_consumer, seen by them {closed}; "
         f"memory {memory[0]} MiB alone, {memory[1]} MiB with them, {memory[2]} MiB with the crowd"
@@ -229,8 +151,11 @@ async def _measure(
     findings.must(all(wave["opened"] == CROWD for wave in returns), "not everybody got a stream")
     for name in ("validations of everybody else, p99", "whole requests, p99"):
         for part in (1, 2):
-            alone, crowded = max(rows[name][0], AT_LEAST), rows[name][part]
-            findings.must(crowded <= 2 * alone, f"{name}: {crowded:.1f} ms, {parts[part]}: above twice {alone:.1f} ms")
+            alone, crowded = rows[name][0], rows[name][part]
+            findings.promise(
+                crowded <= 2 * max(alone, AT_LEAST),
+                f"{name}: {crowded:.2f} ms, {names[part]}, {alone:.2f} ms alone (at most twice)",
+            )
 
 
 @dataclass

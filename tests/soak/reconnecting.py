@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import random
+import re
 import resource
 import socket
 import sys
@@ -23,8 +24,9 @@ RECEIVE_BUFFER = 8192  # of those who read slowly or not at all
 
 
 def main() -> None:
-    """Run the orders: `port`, `bearers`, `begin` and `until` (epoch seconds), `wave` (seconds) and `streams` a wave, or
-    `slow` and `dead` readers. Prints one line of JSON a wave, or one at the end."""
+    """Run the orders: `port`, `bearers`, `begin` and `until` (epoch seconds), and `streams` with the seconds of a
+    `wave`, or `streams` that come and come back when they are lost, or `slow` and `dead` readers. Prints one line of
+    JSON a wave, or one at the end."""
     os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -35,6 +37,8 @@ async def _run(orders: dict[str, Any]) -> None:
     await asyncio.sleep(max(0.0, orders["begin"] - time.time()))
     if "wave" in orders:
         await _waves(orders)
+    elif "streams" in orders:
+        await _stay(orders)
     else:
         await _stalled(orders)
 
@@ -61,13 +65,25 @@ class _Wave:
         if self.opened == self.streams and self.complete is None:
             self.complete = time.time()
 
+    def told(self) -> dict[str, Any]:
+        """All of it but how many were wanted."""
+        return {
+            "left": self.left,
+            "begun": self.begun,
+            "complete": self.complete,
+            "opened": self.opened,
+            "answers": self.answers,
+        }
+
 
 class _Client(asyncio.Protocol):
-    """One stream of the crowd; comes again until it has one."""
+    """One stream of the crowd; comes again until it has one, and when it loses that, with those who come `back`."""
 
-    def __init__(self, port: int, bearer: str) -> None:
+    def __init__(self, port: int, bearer: str, back: _Wave | None = None) -> None:
         self._port = port
         self._bearer = bearer
+        self._back = back
+        self._retry = 1.0
         self._wave: _Wave | None = None
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
@@ -79,6 +95,11 @@ class _Client(asyncio.Protocol):
             self._task.cancel()
         if self._transport is not None:
             self._transport.abort()
+
+    def stay_away(self) -> None:
+        """Go, for good."""
+        self._back = None
+        self.leave()
 
     def come(self, wave: _Wave) -> None:
         """Open a stream."""
@@ -107,6 +128,8 @@ class _Client(asyncio.Protocol):
         status = data[9:12].decode("latin-1")
         if status == "200":
             wave.note("200")
+            if told := re.search(rb"retry: (\d+)", data):
+                self._retry = int(told[1]) / 1000
             return
         head, _, body = data.decode("latin-1").partition("\r\n\r\n")
         with contextlib.suppress(ValueError):
@@ -122,6 +145,8 @@ class _Client(asyncio.Protocol):
         if wave is not None:
             wave.note(f"closed: {type(exc).__name__}")
             self._again(wave, 1.0)
+        elif self._back is not None:
+            self._task = asyncio.create_task(self._connect(self._back, self._retry))
 
 
 async def _waves(orders: dict[str, Any]) -> None:
@@ -136,14 +161,19 @@ async def _waves(orders: dict[str, Any]) -> None:
         for client in clients:
             client.come(wave)
         await asyncio.sleep(orders["wave"] - (time.time() - wave.left))
-        told = {
-            "left": wave.left,
-            "begun": wave.begun,
-            "complete": wave.complete,
-            "opened": wave.opened,
-            "answers": wave.answers,
-        }
-        print(json.dumps(told), flush=True)
+        print(json.dumps(wave.told()), flush=True)
+
+
+async def _stay(orders: dict[str, Any]) -> None:
+    bearers, streams = orders["bearers"], orders["streams"]
+    came, back = _Wave(streams), _Wave(streams)
+    clients = [_Client(orders["port"], bearers[number % len(bearers)], back) for number in range(streams)]
+    for client in clients:
+        client.come(came)
+    await asyncio.sleep(max(0.0, orders["until"] - time.time()))
+    print(json.dumps([came.told(), back.told()]), flush=True)
+    for client in clients:
+        client.stay_away()
 
 
 async def _stalled(orders: dict[str, Any]) -> None:
