@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -16,59 +15,64 @@ from tornado.iostream import IOStream
 from ..clock import Clock
 from .syn_filter import drop_syns
 
-__all__ = ["DEFERRED", "Admission", "Unanswered"]
+__all__ = ["DEFERRED", "Admission", "Newcomers"]
 
 BACKLOG = 4096  # who waits to be let in; the kernel has a bound of its own (net.core.somaxconn)
 DEFERRED = 1  # seconds at most for which a connection stays in the kernel that has sent nothing
-# Seconds after which the next is let in, however busy the process is: 400 come in a second.
-EACH = 0.0025
-AT_MOST = 128  # a turn, after one that took long
-LOOK_AGAIN = 0.0005  # seconds until the next look whether all have their answers
+MORE_AFTER = 0.004  # seconds that a turn of the loop took, for each connection more than one in the next
+AT_MOST = 128  # a turn
+AT_A_TIME = 8  # newcomers that wait for their first answer
+# Whose answer takes longer waits for something else than this process, and holds up nobody at the door: however slow
+# the answers are, 400 come in a second.
+COUNTS_FOR = 0.02  # seconds
+LOOK_AGAIN = 0.002  # seconds until the next look whether one has its answer
 
 
-class Unanswered:
-    """Who has asked something just now and waits for the first byte of the answer, on an old connection or a new one.
-
-    Whose answer takes longer than `EACH` waits for something else than this process, and no longer counts. Who connects
-    and asks nothing, or half of it, counts neither: two thousand of those keep nobody out.
-    """
+class Newcomers:
+    """Who has asked something on a new connection and waits for the answer. Who connects and asks nothing, or half of
+    it, is none: two thousand of those keep nobody out."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._waiting: deque[tuple[float, IOStream, int]] = deque()
+        self._waiting: dict[IOStream, float] = {}
 
     def asks(self, stream: IOStream) -> None:
         """A request's headers have come on `stream`."""
-        self._forget()
-        # Tornado tells nobody when the headers of an answer go out; a test watches that this counts what was written.
-        self._waiting.append((self._clock.monotonic() + EACH, stream, stream._total_write_index))
+        if not _answered(stream):
+            self._waiting[stream] = self._clock.monotonic() + COUNTS_FOR
 
-    def __bool__(self) -> bool:
-        self._forget()
-        return bool(self._waiting)
-
-    def _forget(self) -> None:
+    @property
+    def full(self) -> bool:
+        """Whether there are as many as there may be."""
+        if len(self._waiting) < AT_A_TIME:
+            return False
         now = self._clock.monotonic()
-        while self._waiting:
-            until, stream, written = self._waiting[0]
-            if now < until and not stream.closed() and stream._total_write_index == written:
-                return
-            self._waiting.popleft()
+        self._waiting = {
+            stream: until
+            for stream, until in self._waiting.items()
+            if now < until and not stream.closed() and not _answered(stream)
+        }
+        return len(self._waiting) >= AT_A_TIME
+
+
+def _answered(stream: IOStream) -> bool:
+    # Tornado tells nobody when the headers of an answer go out; a test watches that this counts what was written.
+    return stream._total_write_index > 0
 
 
 class Admission:
-    """Accepts from one listening socket as long as it is open: one connection a turn of the loop, when nobody waits for
-    an answer; and one for each `EACH` seconds all the same, so that busy clients do not keep newcomers out.
+    """Accepts from one listening socket as long as it is open: one connection a turn of the loop, and after a long
+    turn more, so that busy clients do not keep newcomers out; none while there are as many newcomers as there may be.
 
     Tornado's own takes up to 128 a turn, and a crowd that comes back holds up everybody else by as many openings of a
-    stream. The crowd waits in the kernel instead, in order of arrival.
+    stream. The crowd waits in the kernel instead, in order of arrival, and is not slower for it.
     """
 
     def __init__(
         self,
         listener: socket.socket,
         admit: Callable[[socket.socket, Any], None],
-        unanswered: Unanswered,
+        newcomers: Newcomers,
         clock: Clock,
     ) -> None:
         """`admit` is given each connection and its address."""
@@ -77,12 +81,12 @@ class Admission:
         # Or connections would come in one by one, and their requests all together.
         self._defer(DEFERRED)
         self._admit = admit
-        self._unanswered = unanswered
+        self._newcomers = newcomers
         self._clock = clock
         self._closed = False
         self._waiting = selectors.DefaultSelector()
         self._waiting.register(listener, selectors.EVENT_READ)
-        self._let_in_at: float | None = None  # the last one; None where it left nobody waiting
+        self._left_waiting_at: float | None = None  # when the last one was let in; None where nobody came after it
         self._pause: object | None = None
         self._listen()
 
@@ -114,31 +118,25 @@ class Admission:
         self._pause = None
         IOLoop.current().add_handler(self._listener, self._accept, IOLoop.READ)
 
-    def _owed(self) -> int:
-        """How many have waited long enough."""
-        now = self._clock.monotonic()
-        if self._let_in_at is None:
-            self._let_in_at = now
-        return min(AT_MOST, int((now - self._let_in_at) / EACH))
-
     def _look_again(self) -> None:
-        if self._unanswered and not self._owed():
+        if self._newcomers.full:
             self._pause = IOLoop.current().call_later(LOOK_AGAIN, self._look_again)
         else:
             self._listen()
 
     def _accept(self, _listener: object, _events: int) -> None:
-        owed = self._owed()
-        if self._unanswered and not owed:
-            IOLoop.current().remove_handler(self._listener)
-            self._look_again()
-            return
-        for _ in range(max(1, owed)):
+        # Where nobody was left waiting, the time since then says nothing of a turn.
+        turn = 0.0 if self._left_waiting_at is None else self._clock.monotonic() - self._left_waiting_at
+        for _ in range(min(AT_MOST, 1 + int(turn / MORE_AFTER))):
+            if self._newcomers.full:
+                IOLoop.current().remove_handler(self._listener)
+                self._look_again()
+                break
             if not self._accept_one():
                 break
             if self._closed:
                 return
-        self._let_in_at = self._clock.monotonic() if self._waiting.select(0) else None
+        self._left_waiting_at = self._clock.monotonic() if self._waiting.select(0) else None
 
     def _accept_one(self) -> bool:
         try:

@@ -18,7 +18,7 @@ from tornado.iostream import IOStream, StreamClosedError
 
 from ..clock import SystemClock
 from ..errors import OverloadedError
-from .admission import DEFERRED, Admission, Unanswered
+from .admission import DEFERRED, Admission, Newcomers
 from .responses import error_answer
 
 __all__ = ["BoundedHTTPServer"]
@@ -38,9 +38,9 @@ class BoundedHTTPServer(HTTPServer):
     descriptors leaves after what store and provider need.
 
     One connection more is answered 503 and closed. Without this, a process at its limit spins: each turn of the loop
-    fails to accept, and says so with a traceback. A crowd of newcomers is let in one by one, when nobody waits for an
-    answer, and one for each 2.5 ms all the same. The bodies that are still arriving, which Tornado keeps in memory
-    before anybody is asked who they are, have `max_body_memory` bytes in all
+    fails to accept, and says so with a traceback. A crowd of newcomers is let in one by one, between the requests on
+    connections that are open, and eight at a time: the next when one of them has its answer. The bodies that are still
+    arriving, which Tornado keeps in memory before anybody is asked who they are, have `max_body_memory` bytes in all
     (256 MiB) beyond the first 64 KiB of each; the connection that brings more is closed. Takes the other arguments of
     `HTTPServer`.
     """
@@ -58,14 +58,14 @@ class BoundedHTTPServer(HTTPServer):
         self._max_connections = _room() if max_connections is None else max_connections
         self._clock = SystemClock()
         self._admissions: list[Admission] = []
-        self.unanswered = Unanswered(self._clock)
+        self.newcomers = Newcomers(self._clock)
         self._turned_away = 0
         self._said_at = -QUIET
 
     def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
         """Accept connections from `sockets`, which listen."""
         for listener in sockets:
-            admission = Admission(listener, self._handle_connection, self.unanswered, self._clock)
+            admission = Admission(listener, self._handle_connection, self.newcomers, self._clock)
             self._sockets[listener.fileno()] = listener
             self._handlers[listener.fileno()] = admission.close
             self._admissions.append(admission)
@@ -125,7 +125,7 @@ class _Arriving(HTTPMessageDelegate):
     def headers_received(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
     ) -> Awaitable[None] | None:
-        self._server.unanswered.asks(self._connection.stream)
+        self._server.newcomers.asks(self._connection.stream)
         return self._request.headers_received(start_line, headers)
 
     def data_received(self, chunk: bytes) -> Awaitable[None] | None:
