@@ -20,6 +20,7 @@ from typing import Any
 AWAY_AFTER_REFUSAL = (0.5, 1.5)  # times what the server said, or seconds
 AWAY = 1.5  # seconds from the leaving of all to their return
 SLOW_READ = 1024  # bytes a second
+LAST_SEEN = "Last-Event-ID: 1"
 RECEIVE_BUFFER = 8192  # of those who read slowly or not at all
 
 
@@ -43,9 +44,9 @@ async def _run(orders: dict[str, Any]) -> None:
         await _stalled(orders)
 
 
-def _request(port: int, bearer: str) -> bytes:
-    head = f"GET /events HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAuthorization: Bearer {bearer}\r\n"
-    return f"{head}Last-Event-ID: 1\r\n\r\n".encode()
+def _request(port: int, bearer: str, *headers: str) -> bytes:
+    lines = ["GET /events HTTP/1.1", f"Host: 127.0.0.1:{port}", f"Authorization: Bearer {bearer}", *headers]
+    return "\r\n".join([*lines, "", ""]).encode()
 
 
 @dataclass
@@ -116,7 +117,7 @@ class _Client(asyncio.Protocol):
             self._again(wave, 1.0)
             return
         self._wave = wave
-        self._transport.write(_request(self._port, self._bearer))
+        self._transport.write(_request(self._port, self._bearer, LAST_SEEN))
 
     def _again(self, wave: _Wave, seconds: float) -> None:
         self._task = asyncio.create_task(self._connect(wave, seconds * random.uniform(*AWAY_AFTER_REFUSAL)))
@@ -181,17 +182,19 @@ async def _stalled(orders: dict[str, Any]) -> None:
 
     async def stall(bearer: str, kind: str) -> None:
         loop = asyncio.get_running_loop()
+        seen: list[str] = []  # who comes for the first time waits for news, and not for a replay
         while True:
             with socket.socket() as sock, contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
                 sock.setblocking(False)
                 await loop.sock_connect(sock, ("127.0.0.1", orders["port"]))
-                await loop.sock_sendall(sock, _request(orders["port"], bearer))
+                await loop.sock_sendall(sock, _request(orders["port"], bearer, *seen))
                 while not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     if kind == "slow" and not await loop.sock_recv(sock, SLOW_READ):
                         break
                     await asyncio.sleep(1.0)
             closed[kind] += 1
+            seen = [LAST_SEEN]
             await asyncio.sleep(random.uniform(*AWAY_AFTER_REFUSAL))
 
     tasks = [
