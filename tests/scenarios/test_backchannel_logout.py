@@ -218,6 +218,7 @@ async def test_a_key_set_that_cannot_be_had_is_the_providers_fault_not_the_token
         assert (answer.status_code, answer.json()["error"]) == (503, "provider_unavailable")
         assert int(answer.headers["Retry-After"]) >= 1
         scripted_provider.unscript("jwks")
+        await asyncio.sleep(int(answer.headers["Retry-After"]))
         assert (await client.post(PATH, data={"logout_token": token})).status_code == 200
 
 

@@ -32,6 +32,7 @@ from tornado_sse_auth import (
     StoreUnavailableError,
 )
 from tornado_sse_auth.stores.base import ChangeKind, SessionChange
+from tornado_sse_auth.testing import ManualClock
 
 AUDIENCE = "https://app.example/mcp"
 
@@ -223,16 +224,24 @@ async def test_keys_rotate() -> None:
 
 
 async def test_an_authorization_server_that_is_away_is_no_reason_to_sign_in() -> None:
+    """SEC-27: 503, and while its keys have never been read, tokens with invented keys are no request each."""
+    clock = ManualClock(time.time())
     async with TokenIssuer() as issuer:
         issuer.down = True
-        verifier = JWTBearerVerifier(issuer=issuer.issuer, audience=AUDIENCE)
+        verifier = JWTBearerVerifier(issuer=issuer.issuer, audience=AUDIENCE, clock=clock)
         async with serve(Unreachable(), bearer_verifiers=[verifier]) as app:
             it = Parts(issuer, app)
+            clock.advance(3)  # after the start, which has asked, too
+            before = issuer.served.total()
+            for number in range(20):
+                forged = issuer.sign(issuer.claims(f"user {number}", audience=AUDIENCE), kid=f"invented {number}")
+                answer = await it.get(forged)
+                assert (answer.status_code, answer.json()["error"]) == (503, "provider_unavailable")
+                assert int(answer.headers["Retry-After"]) > 0
+            assert issuer.served.total() - before == 1
             token = it.token()
-            answer = await it.get(token)
-            assert (answer.status_code, answer.json()["error"]) == (503, "provider_unavailable")
-            assert int(answer.headers["Retry-After"]) > 0
             issuer.down = False
+            clock.advance(2)
             assert (await it.get(token)).status_code == 200
             issuer.down = True  # keys that are known need nobody
             assert (await it.get(it.token(sub="bob"))).status_code == 200

@@ -30,6 +30,7 @@ from tornado_sse_auth.oauth import (
     TransientFailure,
     default_identity_mapper,
 )
+from tornado_sse_auth.testing import ManualClock
 
 CALLBACK = "http://127.0.0.1:8000/auth/callback"
 
@@ -246,10 +247,12 @@ async def test_a_start_that_is_refused(metadata: dict[str, Any]) -> None:
                 pass
         provider.metadata = good
         provider.script("discovery", Answer(status=503), Answer(status=503))
-        async with started(provider.issuer) as oauth:
+        clock = ManualClock()
+        async with started(provider.issuer, clock=clock) as oauth:
             provider.metadata = good | metadata
             with pytest.raises(ProviderUnavailableError):
                 await oauth.check()
+            clock.advance(2)  # no sooner is it asked again
             with pytest.raises(TransientFailure):
                 await oauth.refresh(Secret("any"))
             assert oauth.alarm

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import hashlib
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
@@ -90,7 +91,7 @@ async def populate(store: MongoSessionStore, session: Session) -> Secret:
 
 
 async def test_a_copy_of_the_database_has_no_secret(mongo: MongoBackend) -> None:
-    """SEC-56: no token, credential, state, verifier or reauthorization value, plain, in base64 or in hexadecimal."""
+    """SEC-01, SEC-56: no token, credential, state, verifier or reauthorization value, plain, base64 or hexadecimal."""
     store = await mongo.open()
     credential = Secret("credential-value")
     session = make_session(
@@ -104,6 +105,8 @@ async def test_a_copy_of_the_database_has_no_secret(mongo: MongoBackend) -> None
     assert counts == {"sessions": 1, "single_use_records": 1, "kept_records": 1}
     content = b"".join(bson.encode(document) for found in documents.values() for document in found)
     assert session.user_id.encode() in content
+    assert documents["sessions"][0]["credentials"][0]["digest"] == hashlib.sha256(b"credential-value").digest()
+    assert hashlib.sha256(b"state-value").hexdigest() in documents["single_use_records"][0]["_id"]
     secrets = [credential.reveal(), state.reveal(), "reauth-value", "verifier-value", "kept-value"]
     secrets += [f"{kind}-{name}" for kind in ("access", "refresh") for name in ("first-token-set", "renewed-token-set")]
     for secret in secrets:
@@ -250,6 +253,28 @@ async def test_a_record_opens_in_its_place_only(mongo: MongoBackend) -> None:
     assert await store.kept.get("client", "c1") is None
     assert record is not None
     assert record.value == {"key": "c2"}
+
+
+async def test_what_no_key_opens_is_in_nobodys_way(mongo: MongoBackend) -> None:
+    """SEC-55, SEC-59: a kept record that cannot be read, for its key is gone or somebody has altered it, may be made
+    anew, by one; one that can be read stays, and so does what a newer version has written."""
+    store, ends = await mongo.open(), mongo.clock.time() + 60
+    mongo.keyring = Keyring.generate()
+    other = await mongo.open()
+    await store.kept.put("key", "lost", {"n": 1}, ends)
+    await other.kept.put("key", "altered", {"n": 1}, ends)
+    await other.kept.put("key", "newer", {"n": 1}, ends)
+    await raw(mongo, lambda base: base["kept_records"].update_one({"_id": "key:altered"}, {"$set": {"value": b"x"}}))
+    await raw(mongo, lambda base: base["kept_records"].update_one({"_id": "key:newer"}, {"$set": {"schema": 2}}))
+    for key in ("lost", "altered"):
+        assert await other.kept.get("key", key) is None
+        made = await asyncio.gather(*(other.kept.replace("key", key, {"n": n}, ends, version=0) for n in range(8)))
+        assert made.count(True) == 1
+        record = await other.kept.get("key", key)
+        assert record is not None
+        assert record.value == {"n": made.index(True)}
+        assert await other.kept.replace("key", key, {"n": 9}, ends, version=record.version)
+    assert not await other.kept.replace("key", "newer", {"n": 2}, ends, version=0)
 
 
 # -- when MongoDB fails ----------------------------------------------------------------------------------------------

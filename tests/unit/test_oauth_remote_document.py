@@ -17,6 +17,7 @@ class Source:
         self.now = 0.0
         self.loads = 0
         self.fails = False
+        self.retry_after = 2.0
         self.gate = asyncio.Event()
         self.gate.set()
         self.document = RemoteDocument("test", self.load, clock=self, max_age=100.0, retry_age=10.0)
@@ -31,7 +32,7 @@ class Source:
         self.loads += 1
         await self.gate.wait()
         if self.fails:
-            raise ProviderUnavailableError(reason="down")
+            raise ProviderUnavailableError(reason="down", retry_after=self.retry_after)
         return self.loads
 
     async def settle(self) -> None:
@@ -80,12 +81,26 @@ async def test_one_flight_outlives_those_who_leave() -> None:
 
 
 async def test_failing_at_first_and_then_not() -> None:
+    """SEC-27: a failed first load is not tried again before the pause that it asked for is over, whoever asks how
+    often; nobody asks for longer than the document is worth. Who is told to load now does."""
     source = Source()
     source.fails = True
+    for asked, paused in ((2.0, 2.0), (5.0, 5.0), (3600.0, 10.0)):
+        source.retry_after = asked
+        source.loads = 0
+        for passed in (0.0, paused / 2, paused / 2 - 0.1):
+            source.now += passed
+            for _ in range(1000):
+                with pytest.raises(ProviderUnavailableError) as away:
+                    await source.document.get()
+        assert source.loads == 1
+        assert away.value.retry_after == pytest.approx(0.1)
+        source.now += 0.2
     with pytest.raises(ProviderUnavailableError):
         await source.document.get()
-    source.fails = False
-    assert await source.document.get() == 2
+    source.fails, source.loads = False, 0
+    assert await source.document.reload() == 1
+    assert await source.document.get() == 1
 
 
 async def test_closing_frees_those_who_wait() -> None:

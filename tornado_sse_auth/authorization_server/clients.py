@@ -13,7 +13,7 @@ from hashlib import sha256
 from typing import Any
 
 from ..clock import Clock
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, StoreUnavailableError
 from ..identity import Secret
 from ..stores.base import KeptRecords
 from .client_metadata import ClientMetadata, read_client_metadata
@@ -29,6 +29,7 @@ HOUR, DAY = 3600.0, 86_400.0
 UNUSED = HOUR  # seconds after which a registration that nobody used goes
 KEPT = 90 * DAY  # seconds that one stays after its last use
 FOREVER = 10_000 * DAY
+ATTEMPTS = 4
 KEY_BYTES = 32
 
 
@@ -161,14 +162,14 @@ class ClientDirectory:
 
     async def _registration_key(self) -> bytes:
         """A key that all processes share and no client knows: ids cannot be guessed from what a program registers."""
-        while self._key is None:
-            record = await self._kept.get(KEY_KIND, "1")
-            if record is not None:
+        for _ in range(ATTEMPTS):
+            if self._key is None and (record := await self._kept.get(KEY_KIND, "1")) is not None:
                 self._key = base64.b64decode(record.value["key"])
-            else:
-                key = base64.b64encode(os.urandom(KEY_BYTES)).decode()
-                await self._kept.replace(KEY_KIND, "1", {"key": key}, self._clock.time() + FOREVER, version=0)
-        return self._key
+            if self._key is not None:
+                return self._key
+            key = base64.b64encode(os.urandom(KEY_BYTES)).decode()
+            await self._kept.replace(KEY_KIND, "1", {"key": key}, self._clock.time() + FOREVER, version=0)
+        raise StoreUnavailableError(reason="the registration key can be neither read nor made")
 
 
 def _registered(client_id: str, value: Mapping[str, Any]) -> Client:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
 from ..clock import Clock
-from ..errors import ProviderUnavailableError
+from ..errors import PAUSES, ProviderUnavailableError
 
 __all__ = ["RemoteDocument"]
 
@@ -21,7 +21,8 @@ class RemoteDocument(Generic[T]):
     """Single flight around `load`, which bounds itself. Older than `max_age` seconds it is renewed on use.
 
     Who asks meanwhile gets the old value, and keeps it while renewing fails; that is tried at most each `retry_age`
-    seconds.
+    seconds. Where there is no old value, a load that failed is followed by a pause: as long as the provider asked for,
+    at most `retry_age`. Forged tokens must not become a request each while the keys are away (SEC-27).
     """
 
     def __init__(
@@ -37,10 +38,15 @@ class RemoteDocument(Generic[T]):
         self._task: asyncio.Task[T] | None = None
 
     async def get(self) -> T:
-        """The document; waits only for the very first one. Raises what `load` raises."""
-        if self._value is None:
-            return await self.reload()
+        """The document; waits only for the very first one. Raises what `load` raises, and `ProviderUnavailableError`
+        in the pause after that."""
         now = self._clock.monotonic()
+        if self._value is None:
+            if now < self._due:
+                raise ProviderUnavailableError(
+                    reason=f"{self._name}: could not be loaded a moment ago", retry_after=self._due - now
+                )
+            return await self.reload()
         if now >= self._due:
             self._due = now + self._retry_age
             self._flight().add_done_callback(self._report)
@@ -67,7 +73,13 @@ class RemoteDocument(Generic[T]):
         return self._task
 
     async def _loaded(self) -> T:
-        value = await self._load()
+        try:
+            value = await self._load()
+        except Exception as error:
+            if self._value is None:
+                pause = error.retry_after if isinstance(error, ProviderUnavailableError) else PAUSES[503]
+                self._due = self._clock.monotonic() + min(pause, self._retry_age)
+            raise
         self._value = value
         self._due = self._clock.monotonic() + self._max_age
         return value

@@ -117,7 +117,8 @@ class KeptRecords(ABC):
 
     @abstractmethod
     async def replace(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float, *, version: int) -> bool:
-        """Store it on condition that the version there is `version`; with 0, that nothing is there. False when not."""
+        """Store it on condition that the version there is `version`; with 0, that `get` finds nothing there, be it
+        because no key opens what is. False when not."""
 
     @abstractmethod
     async def delete(self, kind: str, key: str) -> bool:

@@ -88,12 +88,8 @@ class MongoKeptRecords(KeptRecords):
             document = await find_one(self._records, {"_id": _kept_id(kind, key)})
         if document is None or document.get("schema") != SCHEMA or document["expires_at"] <= self._clock.time():
             return None
-        try:
-            value = json.loads(self._keyring.open(document["value"], context("kept", kind, key)))
-        except UnsealError as error:
-            logger.warning("a kept record of kind %s is unreadable: %s", kind, error)
-            return None
-        return KeptRecord(value, document["version"], document["expires_at"])
+        value = self._open(document, kind, key)
+        return None if value is None else KeptRecord(value, document["version"], document["expires_at"])
 
     @undisturbed
     async def put(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float) -> None:
@@ -106,13 +102,18 @@ class MongoKeptRecords(KeptRecords):
     async def replace(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float, *, version: int) -> bool:
         name, now = _kept_id(kind, key), self._clock.time()
         query = {"expires_at": {"$gt": now}, "version": version} if version else {"expires_at": {"$lte": now}}
+        written = self._written(kind, key, value, expires_at)
         try:
             with bounded():
-                result = await self._records.update_one(
-                    {"_id": name, **query}, self._written(kind, key, value, expires_at), upsert=not version
-                )
+                result = await self._records.update_one({"_id": name, **query}, written, upsert=not version)
         except DuplicateKeyError:  # to be made, and there already
-            return False
+            with bounded():
+                found = await find_one(self._records, {"_id": name})
+            if found is None or found.get("schema") != SCHEMA or self._open(found, kind, key) is not None:
+                return False
+            # Whoever reads it finds nothing, so it must not be in the way for ever (SEC-59).
+            with bounded():
+                result = await self._records.update_one({"_id": name, "value": found["value"]}, written)
         return bool(result.matched_count or result.upserted_id is not None)
 
     @undisturbed
@@ -138,6 +139,14 @@ class MongoKeptRecords(KeptRecords):
             stayed = {document["_id"] for document in await self._records.find(found, ["_id"]).to_list(None)}
         removed = tuple(name.removeprefix(f"{kind}:") for name in found["_id"]["$in"] if name not in stayed)
         return Trimmed(count - len(removed), removed)
+
+    def _open(self, document: Mapping[str, Any], kind: str, key: str) -> dict[str, Any] | None:
+        try:
+            value: dict[str, Any] = json.loads(self._keyring.open(document["value"], context("kept", kind, key)))
+        except UnsealError as error:
+            logger.warning("a kept record of kind %s is unreadable: %s", kind, error)
+            return None
+        return value
 
     def _written(self, kind: str, key: str, value: Mapping[str, Any], expires_at: float) -> Any:
         sealed = self._keyring.seal(json.dumps(dict(value)).encode(), context("kept", kind, key))
