@@ -168,10 +168,10 @@ class ScriptedProvider:
         key = RSAKey.generate_key(2048, {"kid": secrets.token_hex(4), "use": "sig", "alg": "RS256"})
         self.keys = [key, *(self.keys if keep else [])]
 
-    def sign(self, claims: dict[str, Any]) -> str:
+    def sign(self, claims: dict[str, Any], **header: Any) -> str:
         """A JWT of these claims by the first key."""
         key = self.keys[0]
-        return jwt.encode({"alg": "RS256", "kid": key.kid}, claims, key)
+        return jwt.encode({"alg": "RS256", "kid": key.kid, **header}, claims, key)
 
     def issue(self, sub: str, scope: str = "openid offline_access profile") -> dict[str, Any]:
         """A token answer for an account, without a sign-in."""

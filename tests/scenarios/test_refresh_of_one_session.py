@@ -303,12 +303,14 @@ async def test_a_narrowed_scope_shrinks_the_session(kit: Kit) -> None:
     assert "prices:read" not in kit.heard.changed[-1].scopes
 
 
-@pytest.mark.parametrize("keys", ["known", "away"])
+@pytest.mark.parametrize("keys", ["known", "away", "in the header"])
 async def test_another_subject_ends_the_session(kit: Kit, keys: str) -> None:
     """SEC-27: a refresh that answers for somebody else: nothing of it is stored, told, given out or sent anywhere, not
-    even where its ID token cannot be verified; a session of the same user goes on."""
+    even where its ID token cannot be verified, or brings a certificate along; a session of the same user goes on."""
     session, other = await kit.session(), await kit.session()
     kit.scripted.refresh_subject = "mallory"
+    if keys == "in the header":
+        kit.scripted.encode_id_token = lambda claims: kit.scripted.sign(claims, x5c=["M" * 1600])
     if keys == "away":
         kit.scripted.script("jwks", *[Answer(status=503)] * 10)
     with pytest.raises(InvalidTokenError):

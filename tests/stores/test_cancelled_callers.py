@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -79,6 +80,20 @@ async def test_a_driver_that_is_late_holds_up_nobody() -> None:
         await late()
     gate.set()
     await asyncio.wait_for(ended.wait(), 10)
+
+
+async def test_while_the_process_stands_still_no_driver_is_late() -> None:
+    """REL-25: the answer has come meanwhile, and takes some turns of the loop to be read."""
+
+    @undisturbed
+    async def call() -> str:
+        await asyncio.sleep(0)
+        time.sleep(GIVEN_UP_AFTER + 0.1)  # noqa: ASYNC251 - the loop stands still
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return "the answer"
+
+    assert await call() == "the answer"
 
 
 async def until(holds: Callable[[], bool]) -> None:

@@ -44,6 +44,8 @@ Call: TypeAlias = Callable[P, Coroutine[Any, Any, T]]
 CALL_TIMEOUT = 0.8
 # While it looks for a primary the driver keeps a deadline only to half a second; whoever waits is told within one.
 GIVEN_UP_AFTER = CALL_TIMEOUT + 0.05
+# In which time is counted: while this process stood still, the answer may have come and only waits to be read.
+LOOKS = 5
 START_TIMEOUT = 5.0
 # What no waiting mends: unauthorized, authentication failed, and an index that stands there with other options.
 CONFIGURATION_CODES = frozenset({13, 18, 85, 86})
@@ -111,10 +113,11 @@ def undisturbed_for(seconds: float) -> Callable[[Call[P, T]], Call[P, T]]:
             task = asyncio.create_task(call(*args, **kwargs), name=call.__qualname__)
             _under_way.add(task)
             task.add_done_callback(_ended)
-            await asyncio.wait({task}, timeout=seconds)
-            if not task.done():
-                raise StoreUnavailableError(reason="the driver did not keep its deadline")
-            return task.result()
+            for _ in range(LOOKS):
+                await asyncio.wait({task}, timeout=seconds / LOOKS)
+                if task.done():
+                    return task.result()
+            raise StoreUnavailableError(reason="the driver did not keep its deadline")
 
         return calling
 

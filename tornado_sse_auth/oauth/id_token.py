@@ -109,10 +109,11 @@ class SignedToken:
 
 
 def claimed_subject(token: Secret) -> str | None:
-    """The subject that a token names, whoever signed it; None where it cannot be read. It proves nothing: it is for
-    those who would refuse the token whether or not it is genuine."""
+    """The subject that a token names, whoever signed it; None where it cannot be read, and then no `SignedToken` is
+    made of it either. It proves nothing: it is for those who would refuse the token whether or not it is genuine."""
     try:
-        claims = parse_json(jws.extract_compact(token.reveal().encode("ascii")).payload or b"")
+        signature = jws.extract_compact(token.reveal().encode("ascii"), registry=_Registry(()))
+        claims = parse_json(signature.payload or b"")
     except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
         return None
     subject = claims.get("sub") if isinstance(claims, dict) else None
