@@ -186,3 +186,22 @@ async def test_who_connects_just_as_the_server_stops_is_refused_and_not_reset(mo
         await asyncio.wait_for(answered.wait(), 20)
         loop.remove_writer(late)
         assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
+
+
+async def test_a_socket_that_others_have_too_serves_them_on_when_one_server_stops() -> None:
+    """REL-19: processes that were forked share their listening socket, and systemd keeps what it hands out. What one
+    of them did to it must not keep anybody from the rest."""
+    one, other = BoundedHTTPServer(Application([("/", Hello)])), BoundedHTTPServer(Application([("/", Hello)]))
+    (listener,) = bind_sockets(0, "127.0.0.1")
+    address = listener.getsockname()
+    other.add_socket(listener.dup())
+    one.add_socket(listener)
+    one.prepare_stop()
+    one.stop()
+    async with asyncio.timeout(20):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b"hello")
+    writer.close()
+    other.stop()
+    await other.close_all_connections()

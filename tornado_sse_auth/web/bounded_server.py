@@ -8,6 +8,7 @@ import resource
 import socket
 import sys
 from collections.abc import Awaitable, Iterable
+from functools import partial
 from http.client import responses
 from typing import Any, cast
 
@@ -20,6 +21,7 @@ from ..clock import SystemClock
 from ..errors import OverloadedError
 from .admission import DEFERRED, Admission, Newcomers
 from .responses import error_answer
+from .syn_filter import take_syns
 
 __all__ = ["BoundedHTTPServer"]
 
@@ -67,7 +69,7 @@ class BoundedHTTPServer(HTTPServer):
         for listener in sockets:
             admission = Admission(listener, self._handle_connection, self.newcomers, self._clock)
             self._sockets[listener.fileno()] = listener
-            self._handlers[listener.fileno()] = admission.close
+            self._handlers[listener.fileno()] = partial(_leave, admission, listener)
             self._admissions.append(admission)
 
     def prepare_stop(self) -> float:
@@ -150,6 +152,12 @@ class _Arriving(HTTPMessageDelegate):
     def _arrived(self) -> None:
         self._server.body_memory += self._counted
         self._counted = 0
+
+
+def _leave(admission: Admission, listener: socket.socket) -> None:
+    """Called by Tornado just before it closes `listener`."""
+    admission.close()
+    take_syns(listener)
 
 
 def _room() -> int:
