@@ -10,7 +10,8 @@ import pytest
 from tests.authorization_server.kit import Browser, Installation, World, world
 from tests.parts.sse_client import SSEClient
 from tornado_sse_auth import MemorySessionStore
-from tornado_sse_auth.sessions import grant_changes, manager
+from tornado_sse_auth.sessions import grant_changes
+from tornado_sse_auth.stores import mongo
 from tornado_sse_auth.testing import ManualClock
 
 
@@ -186,7 +187,7 @@ async def test_what_ends_all_of_a_sessions_grants(here: World, how: str) -> None
 
 async def test_a_client_is_revoked(processes: tuple[World, World], monkeypatch: pytest.MonkeyPatch) -> None:
     """SEC-50: all its grants, of all users, in every process; other clients' stay, and so do the sessions."""
-    monkeypatch.setattr(manager, "CLIENT_SESSIONS", 2)
+    monkeypatch.setattr(mongo, "CLIENT_PAGE", 2)
     first, second = processes
     browsers = [await first.signed_in(f"https://issuer|user-{number}") for number in range(5)]
     bad = [await first.installation(browser) for browser in browsers for _ in range(2)]

@@ -54,6 +54,10 @@ class Backend:
         """Let the time of the lease that runs pass, as nobody renews it."""
         raise NotImplementedError
 
+    async def damage(self, session_id: str) -> bool:
+        """Make the session one that cannot be read. False where none can be."""
+        raise NotImplementedError
+
 
 @dataclass(kw_only=True)
 class MemoryBackend(Backend):
@@ -71,6 +75,9 @@ class MemoryBackend(Backend):
         session = await self.store.find(session_id)
         assert session is not None
         self.clock.advance(session.refresh.until - self.clock.time())
+
+    async def damage(self, session_id: str) -> bool:
+        return False
 
 
 @dataclass(kw_only=True)
@@ -90,6 +97,10 @@ class MongoBackend(Backend):
 
     async def end_lease(self, session_id: str) -> None:
         await self.change(session_id, {"$set": {"refresh.until": time.time() - 0.001}})
+
+    async def damage(self, session_id: str) -> bool:
+        await self.change(session_id, {"$set": {"claims": 5}})
+        return True
 
     async def change(self, session_id: str, update: Any) -> None:
         """Tamper with a row."""

@@ -20,8 +20,9 @@ from tornado_sse_auth.stores import (
     Trimmed,
     VersionConflict,
     memory_records,
+    mongo,
 )
-from tornado_sse_auth.testing import ManualClock
+from tornado_sse_auth.testing import ManualClock, RecordingMetrics
 
 
 async def found(store: SessionStore, session_id: str = "s1") -> Session:
@@ -45,8 +46,8 @@ async def test_a_session_comes_back_as_it_was_stored(backend: Backend, store: Se
         assert same == session
         assert same.claims == session.claims
     assert await other.find_by_user(session.user_id) == [session]
-    assert await other.find_by_client(session.grants[0].client_id, limit=5) == [session]
-    assert await other.find_by_client("c2", limit=5) == []
+    assert [one async for one in other.find_by_client(session.grants[0].client_id)] == [session]
+    assert [one async for one in other.find_by_client("c2")] == []
     assert await other.find("s2") is None
     assert await other.find_by_credential(os.urandom(32)) is None
     assert await other.find_by_reauth(os.urandom(32)) is None
@@ -55,16 +56,26 @@ async def test_a_session_comes_back_as_it_was_stored(backend: Backend, store: Se
     assert store.feed_alive
 
 
-async def test_the_living_sessions_of_a_client_are_found_behind_dead_ones(
-    backend: Backend, store: SessionStore
+async def test_all_sessions_of_a_client_are_found(
+    backend: Backend, store: SessionStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many have expired and are still there: who ends a client's grants a few at a time comes to all."""
-    for number in range(3):
-        await store.insert(make_session(backend.clock, f"dead{number}", expires_at=backend.clock.time() + 1))
-    session = make_session(backend.clock, "alive")
-    await store.insert(session)
+    """However many have expired, and are still there or cannot be read: who ends a client's grants comes to all."""
+    monkeypatch.setattr(mongo, "CLIENT_PAGE", 2)
+    soon = backend.clock.time() + 1
+    dead = [make_session(backend.clock, f"{number} dead", expires_at=soon) for number in range(3)]
+    odd = [make_session(backend.clock, f"{number} odd") for number in range(3, 6)]
+    good = [make_session(backend.clock, f"{number} good") for number in range(6, 9)]
+    for session in [*dead, *odd, *good]:
+        await store.insert(session)
+    unreadable = [session for session in odd if await backend.damage(session.id)]
     backend.clock.advance(2)
-    assert await store.find_by_client(session.grants[0].client_id, limit=2) == [session]
+    store.metrics = metrics = RecordingMetrics()
+    found = []
+    async for session in store.find_by_client(good[0].grants[0].client_id):
+        found.append(session)
+        await store.delete(session.id)
+    assert sorted(found, key=lambda session: session.id) == [one for one in [*odd, *good] if one not in unreadable]
+    assert metrics.counters.get("session.unreadable", 0) == len(unreadable)
 
 
 async def test_a_bare_session_comes_back_too(backend: Backend, store: SessionStore) -> None:

@@ -28,8 +28,6 @@ __all__ = ["SessionManager"]
 
 T = TypeVar("T")
 
-CLIENT_SESSIONS = 100  # of a client that is revoked, at a time
-
 
 class SessionManager:
     """Owner of the session cache, the watch and what is done to sessions. Methods that ask the store may raise
@@ -290,11 +288,10 @@ class SessionManager:
         """End every grant of a client, whoever's it is, say because it has turned out to be malicious; how many there
         were. Its registration stays: without a user's consent it opens nothing."""
         ended = 0
-        while sessions := await self._store.find_by_client(client_id, limit=CLIENT_SESSIONS):
-            for session in sessions:
-                for grant in session.grants:
-                    if grant.client_id == client_id:
-                        ended += await self.end_grant(session.id, grant.id, reason="its client was revoked")
+        async for session in self._store.find_by_client(client_id):
+            for grant in session.grants:
+                if grant.client_id == client_id:
+                    ended += await self.end_grant(session.id, grant.id, reason="its client was revoked")
         return ended
 
     async def end_own_grant(self, user_id: str, session_id: str, grant_id: str) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -230,9 +230,9 @@ class SessionStore(ABC):
         """The sessions of whoever the provider calls `subject`, oldest first; unreadable ones are left out."""
 
     @abstractmethod
-    async def find_by_client(self, client_id: str, *, limit: int) -> list[Session]:
-        """Sessions that have a grant of this client, at most `limit` of them, in no order; one that cannot be read is
-        logged and left out."""
+    def find_by_client(self, client_id: str) -> AsyncIterator[Session]:
+        """The sessions that have a grant of this client, in no order, read a few at a time: they may be changed or
+        ended on the way. One that cannot be read is counted, logged and passed over."""
 
     @abstractmethod
     async def update(self, session: Session) -> Session:

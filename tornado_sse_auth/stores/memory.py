@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from itertools import islice
 from types import MappingProxyType
 from typing import Any
 
@@ -91,15 +90,12 @@ class MemorySessionStore(SessionStore):
     async def find_by_user(self, user_id: str) -> list[Session]:
         return self._all(self._by_user.get(user_id, ()))
 
-    async def find_by_client(self, client_id: str, *, limit: int) -> list[Session]:
+    async def find_by_client(self, client_id: str) -> AsyncIterator[Session]:
         # Asked by operators, once in a while: no index for it.
-        now = self._clock.time()
-        having = (
-            session
-            for session in self._sessions.values()
-            if session.ends_at > now and any(grant.client_id == client_id for grant in session.grants)
-        )
-        return list(islice(having, limit))
+        for session_id in tuple(self._sessions):
+            session = self._live(session_id)
+            if session is not None and any(grant.client_id == client_id for grant in session.grants):
+                yield session
 
     async def find_by_sid(self, sid: str) -> list[Session]:
         return self._all(self._by_sid.get(sid, ()))

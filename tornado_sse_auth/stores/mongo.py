@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import fields, replace
 from typing import Any
 
@@ -41,7 +41,6 @@ from .base import (
 from .documents import (
     KEPT_INDEXES,
     RECORD_INDEXES,
-    SCHEMA,
     SESSION_INDEXES,
     UnreadableDocumentError,
     assignments,
@@ -68,6 +67,7 @@ NOW: Document = {"$divide": [{"$toLong": "$$NOW"}, 1000]}
 NO_LEASE_RUNS: Document = {"$lte": ["$refresh.until", NOW]}
 PING_KEPT = 86_400.0
 NEW_ROW = ReturnDocument.AFTER
+CLIENT_PAGE = 100  # sessions of a client, at a time
 ENDS = ["expires_at", "idle_expires_at"]
 CLEARED: Document = {**refresh_document(RefreshState()), "fence": "$refresh.fence"}
 # What `update` writes: not what it leaves alone, nor what the server computes.
@@ -175,14 +175,20 @@ class MongoSessionStore(SessionStore):
     async def find_by_user(self, user_id: str) -> list[Session]:
         return await self._find_all({"user_id": user_id})
 
+    async def find_by_client(self, client_id: str) -> AsyncIterator[Session]:
+        last = ""
+        while documents := await self._client_page(client_id, last):
+            for session in map(self._read, documents):
+                if session is not None:
+                    yield session
+            last = documents[-1]["_id"]
+
     @undisturbed
-    async def find_by_client(self, client_id: str, *, limit: int) -> list[Session]:
-        now = self._clock.time()
-        live = {"schema": SCHEMA, "expires_at": {"$gt": now}, "idle_expires_at": {"$gt": now}}
-        query = {"grants.client_id": client_id, **live}
+    async def _client_page(self, client_id: str, after: str) -> list[Document]:
+        query = {"grants.client_id": client_id, "_id": {"$gt": after}}
         with bounded():
-            documents = await self._sessions.find(query).limit(limit).to_list(None)
-        return [session for session in map(self._read, documents) if session is not None]
+            found: list[Document] = await self._sessions.find(query).sort("_id", 1).limit(CLIENT_PAGE).to_list(None)
+        return found
 
     @undisturbed
     async def find_by_sid(self, sid: str) -> list[Session]:
