@@ -192,11 +192,16 @@ async def test_a_client_is_revoked(processes: tuple[World, World], monkeypatch: 
     browsers = [await first.signed_in(f"https://issuer|user-{number}") for number in range(5)]
     bad = [await first.installation(browser) for browser in browsers for _ in range(2)]
     good = await first.installation(browsers[0], metadata={"client_name": "Another"})
+    elsewhere = [Installation(second, tokens=client.tokens) for client in bad]
     async with AsyncExitStack() as stack:
-        stream = await open_stream(stack, Installation(second, tokens=bad[-1].tokens))
+        stream = await open_stream(stack, elsewhere[-1])
+        for client in elsewhere:
+            assert (await client.get()).status_code == 200  # cached there from here on
         assert await first.auth.sessions.revoke_client(bad[0].client_id) == len(bad)
         assert await first.auth.sessions.revoke_client(bad[0].client_id) == 0
         assert (await stream.next("end")).json() == {"reason": "revoked"}
+        for client in elsewhere[-2:]:  # of the session whose end was heard there
+            assert (await client.get()).json()["error"] == "invalid_token"
     for client in bad:
         assert (await client.refresh()).json()["error"] == "invalid_grant"
         assert (await client.get()).status_code == 401

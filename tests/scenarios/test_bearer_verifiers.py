@@ -95,6 +95,21 @@ async def test_the_user_comes_from_the_token_and_no_store_is_asked() -> None:
         assert metadata["authorization_servers"] == [it.issuer.issuer]
 
 
+async def test_equal_subjects_of_two_issuers_are_two_users() -> None:
+    """SEC-03, SEC-27: whose subject it is, the signature says, and not the token."""
+    async with TokenIssuer() as one, TokenIssuer() as two:
+        two.rotate()
+        verifiers = [JWTBearerVerifier(issuer=it.issuer, audience=AUDIENCE) for it in (one, two)]
+        async with serve(Unreachable(), bearer_verifiers=verifiers) as app:
+            for issuer, other in ((one, two), (two, one)):
+                it = Parts(issuer, app)
+                assert (await it.get(it.token())).json()["user_id"] == f"{issuer.issuer}|alice"
+                claims = other.claims(audience=AUDIENCE)
+                for kid in (issuer.keys[0].kid, other.keys[0].kid):
+                    answer = await it.get(issuer.sign(claims, kid=kid))
+                    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_token")
+
+
 class Resource(SSEAuthMixin, RequestHandler):
     """A protected resource of its own."""
 
@@ -249,7 +264,7 @@ async def test_an_authorization_server_that_is_away_is_no_reason_to_sign_in() ->
 
 async def test_a_stream_ends_with_its_token() -> None:
     """SEC-49: at `exp`, and not because a store that never had it no longer has it."""
-    async with parts(MemorySessionStore(), heartbeat=0.2) as it:
+    async with parts(MemorySessionStore()) as it:
         ends = time.time() + 2
         async with (
             it.app.stream("/prices", bearer=it.token(exp=ends)) as short,
@@ -325,6 +340,7 @@ async def test_metadata_of_another_issuer_stops_the_start() -> None:
     "wrong",
     [
         {"issuer": "http://id.example"},
+        {"issuer": "https://id.example/a|b"},
         {"audience": ""},
         {"audience": []},
         {"algorithms": ["HS256"]},

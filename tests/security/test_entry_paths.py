@@ -120,8 +120,8 @@ FORGED = {
 
 
 async def test_forged_headers_of_a_proxy_change_nothing(running: World) -> None:
-    """SEC-18; CVE-2025-64484, CVE-2026-40575: same answer, issuer, redirect, cookie flags and limiter as without; from
-    a listed proxy the address and the request id count, and nothing else of them."""
+    """SEC-18, SEC-10; CVE-2025-64484, CVE-2026-40575: same answer, issuer, redirect, cookie flags and limiter as
+    without; from a listed proxy the address and the request id count, and nothing else of them."""
     async with running.client() as client:
         plain, forged = await client.get("/me"), await client.get("/me", headers=FORGED)
         assert {**forged.json(), "request_id": ""} == {**plain.json(), "request_id": ""}

@@ -6,9 +6,11 @@ import asyncio
 import json
 import logging
 import random
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import Any
 
+import httpx
 import pytest
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.subscriptions import ToolsListChanged
@@ -17,10 +19,13 @@ from tests.authorization_server.kit import REDIRECT
 from tests.authorization_server.kit import world as authorization_server
 from tests.mcp.legacy import Legacy, request
 from tests.mcp.serving import Client, Running, endpoint_of, named, serving, until
+from tests.parts.sse_client import EventStreamParser, SSEClient
 from tests.security.kit import KeptAlive, kept_alive, logged, raw
+from tests.security.test_streams import INJECTIONS
 from tornado_sse_auth import SSEAuthenticationMiddleware
 from tornado_sse_auth.mcp import handler
 from tornado_sse_auth.mcp.access import META_KEY
+from tornado_sse_auth.mcp.message_stream import MessageStream
 from tornado_sse_auth.mcp.messages import read_message
 from tornado_sse_auth.mcp.session_records import session_key
 
@@ -37,8 +42,9 @@ def build(auth: SSEAuthenticationMiddleware) -> MCPServer[Any]:
         return word
 
     @server.tool()
-    async def tell(word: str, ctx: Context[Any, Any]) -> None:
+    async def tell(word: str, ctx: Context[Any, Any]) -> str:
         await ctx.info(word)
+        return word
 
     @server.resource("content://{slug}")
     def content(slug: str) -> str:
@@ -100,6 +106,81 @@ async def test_last_event_id_leads_to_nobody_elses_messages() -> None:
             answer = await raw(running.url, start + value + b"\r\n\r\n")
             assert answer == b"" or answer.startswith(b"HTTP/1.1 400 "), answer[:100]
         assert await working(running)
+
+
+async def test_what_a_tool_says_is_one_message() -> None:
+    """SEC-12, SEC-47; CVE-2026-44214: line breaks of all kinds, words of the format, NUL, lone surrogates, in what a
+    tool tells and in what it answers: one event each on the streams of both revisions and of `/sse`, which says just
+    that."""
+    log_level = {"io.modelcontextprotocol/logLevel": "info"}
+    hello = {"protocolVersion": "2024-11-05", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+
+    async def post(client: Client, path: str, message: Any, headers: Mapping[str, str]) -> httpx.Response:
+        body = json.dumps(message).encode()  # lone surrogates as escapes
+        return await client.http.post(path, content=body, headers={**headers, "Content-Type": "application/json"})
+
+    async with serving(build) as running:
+        _, ann = await running.sign_in("ann")
+        legacy = await Legacy.connect(ann)
+        bearer = ann.http.headers["Authorization"].removeprefix("Bearer ")
+        async with SSEClient(f"{running.url}/sse", bearer=bearer) as sse:
+            place = (await sse.next("endpoint")).data
+            await post(ann, place, request("initialize", hello), {})
+            assert (await sse.next()).json()["result"]["protocolVersion"] == "2024-11-05"
+            for word in (*INJECTIONS, "a\ud800b"):
+                call = {"name": "tell", "arguments": {"word": word}}
+                modern = ann.modern("tools/call", call, **log_level)
+                by_sse = await post(ann, place, request("tools/call", call), {})
+                assert by_sse.status_code == 202
+                streams = [[await sse.next(), await sse.next()]]
+                for message, headers in (
+                    (modern["json"], modern["headers"]),
+                    (request("tools/call", call), legacy.headers),
+                ):
+                    answer = await post(ann, "/mcp", message, headers)
+                    assert answer.headers["Content-Type"] == "text/event-stream"
+                    streams.append([event for event in EventStreamParser().feed(answer.content) if event.data])
+                for events in streams:
+                    assert [event.event for event in events] == ["message", "message"]
+                    told, answered = (event.json() for event in events)
+                    assert (told["params"]["data"], answered["result"]["content"][0]["text"]) == (word, word)
+
+
+@pytest.mark.parametrize("what", ["listen", "standing", "sse"])
+async def test_revocation_frees_the_stream_of_a_client_that_does_not_read(what: str) -> None:
+    """SEC-51, REL-21: every kind of stream that stays open: registry, task and socket, and not when the kernel would
+    give up."""
+    async with serving(build) as running:
+        session, ann = await running.sign_in("ann")
+        legacy = await Legacy.connect(ann)
+        tasks = len(asyncio.all_tasks())
+        listen = ann.modern("subscriptions/listen", {"notifications": {"toolsListChanged": True}})
+        method, path, headers, body = {
+            "listen": ("POST", "/mcp", listen["headers"], json.dumps(listen["json"])),
+            "standing": ("GET", "/mcp", legacy.headers, ""),
+            "sse": ("GET", "/sse", {}, ""),
+        }[what]
+        fields = {**ann.http.headers, "Connection": "close", "Content-Type": "application/json", **headers}
+        fields |= {"Host": running.url.removeprefix("http://"), "Content-Length": str(len(body))}
+        lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", body]
+        host, _, port = fields["Host"].partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        try:
+            writer.write("\r\n".join(lines).encode())
+            assert b" 200 " in await reader.readline()
+            await until(lambda: running.auth.registry.count(session.id))
+            (stream,) = running.auth.registry._groups[session.id].streams
+            assert isinstance(stream, MessageStream)
+            while stream._opened.queued < 100_000:
+                stream.push(b'"' + b"x" * 50_000 + b'"')
+                await asyncio.sleep(0)
+            assert stream.ended is None
+            connection = stream._opened._iostream
+            await running.auth.sessions.revoke(session.id)
+            await until(lambda: connection.closed() and not running.auth.registry.leaving)
+            await until(lambda: len(asyncio.all_tasks()) <= tasks)
+        finally:
+            writer.transport.abort()
 
 
 UNREADABLE: list[Any] = [

@@ -8,7 +8,10 @@ import random
 
 import pytest
 
+from tests.scenarios.server import serve
 from tests.security.kit import World, kept_alive, refused, world
+from tornado_sse_auth import CredentialKind, MemorySessionStore
+from tornado_sse_auth.listeners import Listeners
 from tornado_sse_auth.testing import ManualClock
 
 
@@ -86,6 +89,43 @@ async def test_a_refresh_that_answers_for_somebody_else(caplog: pytest.LogCaptur
         ended = [(line["event"], line["reason"]) for line in audited if line["session_id"] == session_id]
         assert ended[-1] == ("revocation", "a refresh answered for another subject")
         assert ("refresh", "success") not in {(line["event"], line["outcome"]) for line in audited}
+
+
+class Deaf(MemorySessionStore):
+    """The same sessions as another process sees them to which no news come."""
+
+    def __init__(self, other: MemorySessionStore) -> None:
+        vars(self).update(vars(other))
+        self._listeners = Listeners()
+
+    @property
+    def feed_alive(self) -> bool:
+        return False
+
+
+async def test_a_process_that_hears_nothing_knows_within_five_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    """SEC-50; CVE-2026-40934: a session, and a user, revoked in one process; another one, to which the change feed
+    tells nothing, refuses the credential when its cached answer is five seconds old, and looks after open streams as
+    often."""
+    clock = ManualClock()
+    async with world(caplog, clock=clock) as here, serve(Deaf(here.store), clock=clock) as there:
+        for user, revoke in (
+            ("one", lambda session: here.app.auth.sessions.revoke(session.id)),
+            ("all", lambda session: here.app.auth.sessions.revoke_user(session.user_id)),
+        ):
+            session, secret = await here.app.auth.sessions.create(
+                user_id=user, scopes={"prices:read"}, kind=CredentialKind.BEARER
+            )
+            headers = {"Authorization": f"Bearer {secret.reveal()}"}
+            async with there.stream("/prices", headers=headers) as stream, there.client(headers=headers) as client:
+                await stream.next("open")
+                assert (await client.get("/me")).status_code == 200
+                await revoke(session)
+                clock.advance(5)
+                refused(await client.get("/me"), 401, "invalid_token")
+                there.auth.sessions.watch.mind_the_feed()
+                assert (await stream.next("end")).json() == {"reason": "revoked"}
+                assert there.auth.sessions.watch._periodic.callback_time <= 5000
 
 
 async def test_what_has_expired_is_401_before_it_is_removed(caplog: pytest.LogCaptureFixture) -> None:

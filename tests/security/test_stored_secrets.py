@@ -98,52 +98,89 @@ async def test_what_was_replaced_is_gone(mongod: ReplicaSet | ExternalMongo, dat
             await store.close()
 
 
+@asynccontextmanager
+async def application(scripted: ScriptedProvider, database: Any, *keys: bytes) -> AsyncIterator[Running]:
+    """One that runs with these keys."""
+    provider = OAuthProvider(issuer=scripted.issuer, client_id=scripted.client_id, client_secret=scripted.client_secret)
+    async with serve(MongoSessionStore(database, Keyring(keys)), provider) as app:
+        yield app
+
+
+async def signed_in(app: Running, scripted: ScriptedProvider, user: str) -> str:
+    """A bearer of a new session, two thirds of the way to the end of its upstream token."""
+    tokens, now = scripted.issue(user), app.auth.clock.time()
+    _, secret = await app.auth.sessions.create(
+        user_id=user,
+        kind=CredentialKind.BEARER,
+        token_set=TokenSet(
+            access_token=Secret(tokens["access_token"]),
+            refresh_token=Secret(tokens["refresh_token"]),
+            issued_at=now - 400,
+            expires_at=now + 200,
+        ),
+    )
+    return secret.reveal()
+
+
+async def upstream(app: Running, bearer: str, min_ttl: float = 0.0) -> httpx.Response:
+    """Ask for the upstream token."""
+    async with app.client(headers={"Authorization": f"Bearer {bearer}"}) as caller:
+        return await caller.get("/upstream", params={"min_ttl": min_ttl})
+
+
 async def test_keys_are_rotated_under_running_sessions(mongod: ReplicaSet | ExternalMongo, database_name: str) -> None:
     """SEC-59: a new first key opens what the old one sealed and seals anew on the next write; once the old key is
     dropped, only a session that was never written since needs its user again: 401 with where to sign in, and no 500."""
     old, new = secrets.token_bytes(32), secrets.token_bytes(32)
-    bearers: dict[str, str] = {}
     async with ScriptedProvider() as scripted, AsyncMongoClient[dict[str, Any]](mongod.uri) as client:
-
-        @asynccontextmanager
-        async def application(*keys: bytes) -> AsyncIterator[Running]:
-            provider = OAuthProvider(
-                issuer=scripted.issuer, client_id=scripted.client_id, client_secret=scripted.client_secret
-            )
-            async with serve(MongoSessionStore(client[database_name], Keyring(keys)), provider) as app:
-                yield app
-
-        async def upstream(app: Running, user: str, min_ttl: float = 0.0) -> httpx.Response:
-            headers = {"Authorization": f"Bearer {bearers[user]}"}
-            async with app.client(headers=headers) as caller:
-                return await caller.get("/upstream", params={"min_ttl": min_ttl})
-
-        async with application(old) as app:
-            for user in ("refreshed", "forgotten"):
-                tokens = scripted.issue(user)
-                now = app.auth.clock.time()
-                _, secret = await app.auth.sessions.create(
-                    user_id=user,
-                    kind=CredentialKind.BEARER,
-                    token_set=TokenSet(
-                        access_token=Secret(tokens["access_token"]),
-                        refresh_token=Secret(tokens["refresh_token"]),
-                        issued_at=now - 400,
-                        expires_at=now + 200,
-                    ),
-                )
-                bearers[user] = secret.reveal()
-        async with application(new, old) as app:
-            before = await upstream(app, "refreshed")
-            after = await upstream(app, "refreshed", min_ttl=10_000)  # less than half of its life is left: refreshes
+        database = client[database_name]
+        async with application(scripted, database, old) as app:
+            refreshed, forgotten = [await signed_in(app, scripted, user) for user in ("refreshed", "forgotten")]
+        async with application(scripted, database, new, old) as app:
+            before = await upstream(app, refreshed)
+            after = await upstream(app, refreshed, min_ttl=10_000)  # less than half of its life is left: refreshes
             assert (before.status_code, after.status_code) == (200, 200)
             assert before.json() != after.json()
-            assert (await upstream(app, "forgotten")).status_code == 200
-        async with application(new) as app:
-            assert (await upstream(app, "refreshed")).json() == after.json()
-            refused = await upstream(app, "forgotten")
+            assert (await upstream(app, forgotten)).status_code == 200
+        async with application(scripted, database, new) as app:
+            assert (await upstream(app, refreshed)).json() == after.json()
+            refused = await upstream(app, forgotten)
             assert (refused.status_code, refused.json()["error"]) == (401, "authorization_required")
             assert "/auth/login?reauth=" in refused.json()["authorization_url"]
+
+
+@pytest.mark.parametrize("move", ["the value", "the user", "the whole session"])
+async def test_a_token_set_that_was_moved_opens_for_nobody(
+    mongod: ReplicaSet | ExternalMongo, database_name: str, move: str
+) -> None:
+    """SEC-02, SEC-55: who can write to the database gives another user's tokens to mallory: puts them into mallory's
+    session, calls their session mallory's, or copies all of it under mallory's credential. Mallory must sign in again,
+    nothing is presented to the provider, and whose tokens they are keeps them."""
+    key = secrets.token_bytes(32)
+    async with ScriptedProvider() as scripted, AsyncMongoClient[dict[str, Any]](mongod.uri) as client:
+        sessions = client[database_name]["sessions"]
+        async with application(scripted, client[database_name], key) as app:
+            alice, mallory = [await signed_in(app, scripted, user) for user in ("alice", "mallory")]
+            token = (await upstream(app, alice)).json()["token"]
+        hers, his = [await sessions.find_one({"user_id": user}) for user in ("alice", "mallory")]
+        assert hers is not None
+        assert his is not None
+        own = {name: his[name] for name in ("_id", "user_id", "credentials")}
+        if move == "the user":
+            await sessions.update_one({"_id": hers["_id"]}, {"$set": {"user_id": "mallory"}})
+        elif move == "the value":
+            await sessions.update_one({"_id": his["_id"]}, {"$set": {"token_set": hers["token_set"]}})
+        else:
+            await sessions.replace_one({"_id": his["_id"]}, {**hers, **own})
+        async with application(scripted, client[database_name], key) as app:
+            thief = alice if move == "the user" else mallory
+            for min_ttl in (0.0, 10_000.0):
+                refused = await upstream(app, thief, min_ttl)
+                assert (refused.status_code, refused.json()["error"]) == (401, "authorization_required")
+                assert token not in refused.text
+            assert scripted.calls("token") == []
+            if thief is mallory:
+                assert (await upstream(app, alice)).json() == {"token": token}
 
 
 def token_set_of(name: str) -> TokenSet:

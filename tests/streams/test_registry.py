@@ -15,6 +15,7 @@ from tornado_sse_auth.deadlines import Deadlines
 from tornado_sse_auth.identity import CredentialKind, SessionState
 from tornado_sse_auth.sessions.requirements import Requirements
 from tornado_sse_auth.streams import EventStream
+from tornado_sse_auth.streams.registry import ABORT_AFTER
 from tornado_sse_auth.streams.wheel import HeartbeatWheel
 from tornado_sse_auth.testing import ManualClock
 
@@ -121,6 +122,13 @@ async def test_a_session_that_lost_something_ends_the_streams_that_need_it(
         if reason != "revoked":
             assert (await modest.event()).event == "message"
             assert server.streams[0].user == changed.user_context()
+
+
+@pytest.mark.parametrize("heartbeat", [0.2, 15.0, 3600.0])
+async def test_what_is_due_waits_for_no_heartbeat(heartbeat: float) -> None:
+    """SEC-49, SEC-51: expiries are looked for, and clients that do not read let go, within a second of their time."""
+    async with serving(heartbeat=heartbeat) as server:
+        assert server.registry._ticker.callback_time / 1000 + ABORT_AFTER < 1.0
 
 
 async def test_a_credential_that_merely_expired_carries_its_stream_on() -> None:

@@ -97,20 +97,26 @@ async def test_what_cannot_be_sent_raises_and_harms_nothing() -> None:
         for call in (
             stream.send("x", event="a\nb"),
             stream.send("x", id="a\0"),
+            stream.send("x", event="a\ud800"),
             stream.send("\ud800"),
+            stream.comment("\ud800"),
             stream.send("x" * 1_048_577),
             stream.retry(-1),
         ):
             with pytest.raises((ValueError, RequestTooLargeError)) as caught:
                 await call
             raised.append(caught.type)
+        for bad in ("a\nb", "a\rb", "a\0b", "a\ud800"):
+            with pytest.raises(ValueError):
+                stream.offer("x", event=bad)
         await stream.send("fine")
 
     async with serving() as server, connect(server.port) as client:
         server.body = body
         await client.request()
         assert [event.data for event in await client.rest()][1:] == ["fine"]
-        assert len(raised) == 5
+        assert client.parser.comments == []
+        assert len(raised) == 7
 
 
 async def test_the_end_cancels_the_body_and_goes_no_further() -> None:

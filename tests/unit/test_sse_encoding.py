@@ -58,6 +58,7 @@ def test_a_field_that_could_break_out_is_refused(bad: str) -> None:
 
 
 def test_what_has_no_bytes_is_refused() -> None:
+    """SEC-47: a time to wait is a number, so that no text gets into its line."""
     for bad in ("\udc00", {1, 2}, float("nan")):
         with pytest.raises(ValueError):
             encode(bad)
@@ -66,6 +67,9 @@ def test_what_has_no_bytes_is_refused() -> None:
     for seconds in (-1, 86_401, float("inf"), float("nan")):
         with pytest.raises(ValueError):
             encode_retry(seconds)
+    for text in ("1\ndata: x", "1\rdata: x", "1\r\n", "1\0", " 1", "\ud800"):
+        with pytest.raises(TypeError):
+            encode_retry(text)  # type: ignore[arg-type]
 
 
 def test_the_event_name_is_always_written_and_json_is_compact() -> None:

@@ -62,6 +62,9 @@ def check_issuer(issuer: str) -> None:
     parts = _split("issuer", issuer)
     if parts.query or parts.fragment:
         raise ConfigurationError(f"the issuer {issuer!r} must have neither query nor fragment")
+    if "|" in issuer:
+        # It ends the issuer in a user id: of two that differ after it, each could name the other's users (SEC-03).
+        raise ConfigurationError(f"the issuer {issuer!r} has a |, which no URL has")
     if parts.scheme == "http" and not is_loopback_host(parts.hostname or ""):
         raise ConfigurationError(f"the issuer {issuer!r} must be https beyond loopback: secrets travel to it")
 
