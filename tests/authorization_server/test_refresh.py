@@ -87,7 +87,7 @@ async def test_a_lost_answer_may_be_asked_for_again(here: World) -> None:
 
 
 async def test_a_stolen_token_ends_the_family(here: World) -> None:
-    """SEC-40: whichever of the two uses it last; also one from long before that no list has any more."""
+    """SEC-11, SEC-40: whichever of the two uses it last; also one from long before that no list has any more."""
     for generations in (2, 40):
         client = await here.installation()
         stolen = client.tokens["refresh_token"]

@@ -16,7 +16,7 @@ def basic(name: str, secret: str) -> str:
 
 
 async def test_a_code_is_for_its_client_alone_and_for_a_minute(here: World) -> None:
-    """SEC-32, SEC-33, SEC-37: who is wrong spends nothing; the second valid use ends what the first has given."""
+    """SEC-11, SEC-32, SEC-33, SEC-37: who is wrong spends nothing; the second valid use ends what the first gave."""
     browser = await here.signed_in()
     client, other = Installation(here, resource=f"{here.url}/mcp"), Installation(here)
     await client.register()

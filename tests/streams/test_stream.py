@@ -344,8 +344,10 @@ async def test_a_body_that_never_waits_leaves_the_loop_its_turns() -> None:
         assert server.failures == []
 
 
-async def test_ending_a_stalled_stream_frees_everything() -> None:
+@pytest.mark.parametrize("secure", [False, True], ids=["plain", "TLS"])
+async def test_ending_a_stalled_stream_frees_everything(tmp_path: Path, secure: bool) -> None:
     """REL-21, SEC-51: task, handler, stream and socket are gone within a second, though the client reads nothing."""
+    ours, theirs = contexts(tmp_path) if secure else (None, None)
     handlers: list[weakref.ref[object]] = []
 
     async def body(stream: EventStream) -> None:
@@ -353,10 +355,10 @@ async def test_ending_a_stalled_stream_frees_everything() -> None:
         while True:
             await stream.send(BIG)
 
-    async with serving() as server:
+    async with serving(tls=ours) as server:
         before = len(asyncio.all_tasks())
         server.body = body
-        async with connect(server.port, limit=65_536) as client:
+        async with connect(server.port, tls=theirs, limit=65_536) as client:
             await client.request()
             await until(lambda: server.streams and server.streams[0]._opened.queued > 262_144)
             iostream = server.streams[0]._opened._iostream
@@ -428,17 +430,13 @@ async def test_a_stream_is_used_as_it_is_meant() -> None:
 
 
 async def test_a_stream_goes_through_tls(tmp_path: Path) -> None:
-    certificate, key = self_signed(tmp_path)
-    server_context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server_context.load_cert_chain(certificate, key)
-    client_context = ssl.create_default_context(cafile=str(certificate))
-    client_context.check_hostname = False
+    ours, theirs = contexts(tmp_path)
 
     async def body(stream: EventStream) -> None:
         for number in range(50):
             await stream.send(BIG, id=str(number))
 
-    async with serving(tls=server_context) as server, connect(server.port, tls=client_context) as client:
+    async with serving(tls=ours) as server, connect(server.port, tls=theirs) as client:
         server.body = body
         await client.request()
         assert [event.id for event in await client.rest()][1:] == [str(number) for number in range(50)]
@@ -450,6 +448,16 @@ def test_tornado_still_has_the_buffer_that_is_measured() -> None:
 
     assert len(tornado.iostream._StreamBuffer()) == 0
     assert "_write_buffer" in IOStream.writing.__code__.co_names
+
+
+def contexts(folder: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """TLS for a server, and for a client that believes it."""
+    certificate, key = self_signed(folder)
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    server.load_cert_chain(certificate, key)
+    client = ssl.create_default_context(cafile=str(certificate))
+    client.check_hostname = False
+    return server, client
 
 
 def self_signed(folder: Path) -> tuple[Path, Path]:

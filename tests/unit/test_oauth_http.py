@@ -115,7 +115,7 @@ AFTER_SENDING: dict[str, Behaviour] = {
 
 @pytest.mark.parametrize("behave", AFTER_SENDING.values(), ids=AFTER_SENDING.keys())
 async def test_no_answer_after_sending(behave: Behaviour) -> None:
-    """REL-15, REL-16: bounded in time and size; what was sent may have had its effect."""
+    """SEC-07, REL-15, REL-16: bounded in time and size; what was sent may have had its effect."""
     async with serving(behave) as origin, a_client() as client:
         begun = time.monotonic()
         with pytest.raises(NoAnswer) as failure:
@@ -213,7 +213,7 @@ async def test_cancellation_passes_through() -> None:
 
 
 async def test_no_redirect_no_cookie_no_encoding() -> None:
-    """SEC-28: a redirect is an answer. What the provider sets for one user is not sent for the next."""
+    """SEC-07, SEC-28: a redirect is an answer. What the provider sets for one user is not sent for the next."""
     heads: list[bytes] = []
 
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
