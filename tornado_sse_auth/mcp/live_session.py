@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -12,6 +12,8 @@ from mcp_types.jsonrpc import JSONRPCError, JSONRPCNotification, JSONRPCResponse
 
 from ..errors import NotFoundError
 from ..events import EventLog, LogEvent
+from ..streams.reasons import CloseReason
+from .message_stream import MessageStream
 from .messages import UnreadableMessage, as_message, encode
 from .peer import MakeRunner, Peer
 from .session_records import MCPSession, SessionRecords
@@ -54,6 +56,7 @@ class LiveSession(Peer):
         self.ended = False
         self.on_changed: Callable[[LiveSession], None] | None = None
         self.streams: dict[str, OpenStream] = {}
+        self._readers: set[MessageStream] = set()
         self._records = records
         self._events = events
         self._unsubscribe = events.subscribe(inbox(session.key), self._on_news)
@@ -77,6 +80,22 @@ class LiveSession(Peer):
     def uris(self) -> frozenset[str]:  # type: ignore[override]
         """The resources it watches."""
         return self.session.uris
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody waits for this process."""
+        return bool(self._readers) or super().busy
+
+    @contextlib.contextmanager
+    def read_by(self, stream: MessageStream) -> Iterator[None]:
+        """In the block the stream ends with the session, which may have ended just before it."""
+        self._readers.add(stream)
+        if self.ended:
+            stream.end(CloseReason.COMPLETED)
+        try:
+            yield
+        finally:
+            self._readers.discard(stream)
 
     def channel(self, stream: str) -> str:
         """The event log's channel of one of the session's streams."""
@@ -132,6 +151,8 @@ class LiveSession(Peer):
     def end(self) -> None:
         """The session is over."""
         self.ended = True
+        for stream in tuple(self._readers):
+            stream.end(CloseReason.COMPLETED)
         super().end()
 
     async def close(self) -> None:

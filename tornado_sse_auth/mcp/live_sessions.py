@@ -98,7 +98,7 @@ class LiveSessions:
 
     def _reload(self, live: LiveSession) -> None:
         live.checked_at = 0.0
-        if live.standing is not None:
+        if live.busy:
             self._spawn(self._read_again(live))
 
     async def _read_again(self, live: LiveSession) -> None:

@@ -113,14 +113,16 @@ class StatefulHandler(MCPHandler):
         async with self.make_stream(MessageStream) as stream:
             standing.add(stream, live)
             try:
-                await stand(stream, events, channel, STANDALONE, opened, after)
+                with live.read_by(stream):
+                    await stand(stream, events, channel, STANDALONE, opened, after)
             finally:
                 standing.remove(stream)
 
     async def _resume(self, live: LiveSession, name: str, after: int) -> None:
         await live.announce("resumed", name)
         async with self.make_stream(MessageStream) as stream:
-            await read_on(stream, self.sse_auth.events, live.channel(name), name, after)
+            with live.read_by(stream):
+                await read_on(stream, self.sse_auth.events, live.channel(name), name, after)
 
 
 def _position(last_event_id: str | None) -> tuple[str, int | None]:
