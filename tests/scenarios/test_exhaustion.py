@@ -188,16 +188,20 @@ async def test_who_connects_just_as_the_server_stops_is_refused_and_not_reset(mo
         assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux is told to begin no more connections")
 async def test_a_socket_that_others_have_too_serves_them_on_when_one_server_stops() -> None:
     """REL-19: processes that were forked share their listening socket, and systemd keeps what it hands out. What one
     of them did to it must not keep anybody from the rest."""
     one, other = BoundedHTTPServer(Application([("/", Hello)])), BoundedHTTPServer(Application([("/", Hello)]))
     (listener,) = bind_sockets(0, "127.0.0.1")
     address = listener.getsockname()
-    other.add_socket(listener.dup())
+    shared = listener.dup()
+    other.add_socket(shared)
     one.add_socket(listener)
+    deferred = shared.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT)
     one.prepare_stop()
     one.stop()
+    assert shared.getsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT) == deferred > 0
     async with asyncio.timeout(20):
         reader, writer = await asyncio.open_connection(*address)
         writer.write(b"GET / HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")

@@ -155,8 +155,9 @@ class _Arriving(HTTPMessageDelegate):
 
 
 def _leave(admission: Admission, listener: socket.socket) -> None:
-    """Called by Tornado just before it closes `listener`."""
+    """Called by Tornado just before it closes `listener`, which whoever else has it finds as it was."""
     admission.close()
+    admission._defer(DEFERRED)
     take_syns(listener)
 
 
