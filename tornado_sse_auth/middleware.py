@@ -160,6 +160,7 @@ class SSEAuthenticationMiddleware:
             is_ended=self.sessions.is_ended,
             on_first=self.refresh_manager.stream_opened,
             on_last=self.refresh_manager.streams_closed,
+            look_again=self.sessions.look_again,
         )
         self.hub = ChannelHub(self.events)
         self.guard = RequestGuard(options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tornado.web import RequestHandler
@@ -11,6 +12,7 @@ from tornado.web import RequestHandler
 from tests.parts.sse_client import EventStreamParser
 from tests.security.kit import refused, world
 from tornado_sse_auth import SSEAuthMixin
+from tornado_sse_auth.testing import ManualClock
 
 INJECTIONS = [
     "x\ndata: forged\n\nevent: forged\ndata: y\n\n",
@@ -121,6 +123,58 @@ class Lenient(SSEAuthMixin, RequestHandler):
         self.require(subscription="free")
         async with self.event_stream() as stream:
             await stream.over()
+
+
+class Slow(SSEAuthMixin, RequestHandler):
+    """Has something to wait for before its stream begins."""
+
+    required_scopes = {"prices:read"}
+
+    async def get(self) -> None:
+        self.settings["waits"].set()
+        await self.settings["gate"].wait()
+        async with self.event_stream() as stream:
+            await stream.over()
+
+
+@pytest.mark.parametrize("seconds", [1, 30])
+@pytest.mark.parametrize("reason", ["insufficient_scope", "signed out", "revoked", None])
+async def test_what_happened_before_a_stream_was_opened(
+    caplog: pytest.LogCaptureFixture, reason: str | None, seconds: int
+) -> None:
+    """SEC-49, SEC-50: after a request was authenticated its session loses a scope or the credential, or ends, while the
+    handler waits for something else, also for longer than ends are remembered: the stream that it then opens ends,
+    too, unless it is refused."""
+    clock = ManualClock()
+    async with world(caplog, clock=clock, handlers=[(r"/slow", Slow)]) as running:
+        sessions = running.app.auth.sessions
+        session, secret = await sessions.create(user_id="u", scopes={"prices:read"})
+        settings = running.app.server.request_callback.settings  # type: ignore[union-attr]
+        settings.update(waits=asyncio.Event(), gate=asyncio.Event())
+        stream = running.app.stream("/slow", headers={"Cookie": f"{running.app.cookie}={secret.reveal()}"})
+        opening = asyncio.create_task(stream.__aenter__())
+        await asyncio.wait_for(settings["waits"].wait(), 10)
+        if reason == "revoked":
+            await sessions.revoke(session.id)
+        elif reason is not None:
+            lost: Any = {"credentials": ()} if reason == "signed out" else {"scopes": frozenset()}
+            await sessions.update(session.id, lambda stored: replace(stored, **lost))
+        await asyncio.sleep(0)  # the feed tells it
+        clock.advance(seconds)
+        await sessions.revoke((await sessions.create(user_id="other"))[0].id)  # with which older ones are forgotten
+        settings["gate"].set()
+        try:
+            await opening
+            if stream.status == 200:
+                await stream.next("open")
+                if reason is None:
+                    await sessions.revoke(session.id)
+                ended = "insufficient_scope" if reason == "insufficient_scope" else "revoked"
+                assert (await stream.next("end")).json() == {"reason": ended}
+            else:
+                assert (stream.status, reason, seconds) == (401, "revoked", 1)
+        finally:
+            await stream.close()
 
 
 async def test_asking_for_less_takes_nothing_back(caplog: pytest.LogCaptureFixture) -> None:

@@ -86,6 +86,7 @@ class Serving:
             is_ended=self.ended.__contains__,
             on_first=lambda session: self.first.append(session.id),
             on_last=self.last.append,
+            look_again=lambda session, known_at: None,
         )
         self.port = 0
         self.gate = asyncio.Event()  # `prepare` waits for it

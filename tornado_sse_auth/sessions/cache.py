@@ -66,6 +66,7 @@ class SessionCache:
         self._keep = max(KEEP_ENDED, ttl)
         self._epoch = 0
         self._cleared = 0
+        self._forgotten = 0
         self._invalidated: dict[str, _Overtaken] = {}
         self._ended: dict[str, int] = {}
         self._recent: deque[tuple[float, int, str]] = deque()
@@ -89,6 +90,11 @@ class SessionCache:
     def _is_overtaken(self, session: Session, begun: int) -> bool:
         overtaken = self._invalidated.get(session.id)
         return overtaken is not None and overtaken.epoch > begun and session.version < overtaken.version
+
+    def is_newest(self, session: Session, begun: int) -> bool:
+        """Whether nothing has overtaken since `begun` (see `begin_fill`) what was known of the session then. False also
+        where that is so long ago that nobody remembers."""
+        return begun >= max(self._cleared, self._forgotten) and not self._is_overtaken(session, begun)
 
     def begin_fill(self) -> int:
         """Call before the store is read; hand the number to `fill`."""
@@ -131,6 +137,7 @@ class SessionCache:
         limit = self._clock.monotonic() - self._keep
         while self._recent and self._recent[0][0] < limit:
             _, epoch, session_id = self._recent.popleft()
+            self._forgotten = epoch
             if session_id in self._invalidated and self._invalidated[session_id].epoch == epoch:
                 del self._invalidated[session_id]
             if self._ended.get(session_id) == epoch:

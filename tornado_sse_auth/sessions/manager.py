@@ -302,6 +302,15 @@ class SessionManager:
         if not await self.end_grant(session_id, grant_id, reason="ended by its user"):
             raise NotFoundError()
 
+    def known_at(self) -> int:
+        """What a request that was authenticated just now keeps for `look_again`."""
+        return self._cache.begin_fill()
+
+    def look_again(self, session: Session, known_at: int) -> None:
+        """Read the session in the background, and tell what became of it, unless it is known to be as it was."""
+        if not self._cache.is_newest(session, known_at):
+            self.watch.read_again(session.id)
+
     def is_ended(self, session_id: str) -> bool:
         """True for 10 s after the end of a session, however it was learnt of."""
         return self._cache.is_ended(session_id)

@@ -44,7 +44,8 @@ class StreamRegistry:
 
     `authorization_url(session)` is where its user signs in again. `is_ended(session_id)`: whether the session ended a
     moment ago, for streams whose session was read before. `on_first(session)` and `on_last(session_id)` are told of a
-    stored session's first and last stream in this process.
+    stored session's first and last stream in this process; news of it come from then on, so that
+    `look_again(session, known_at)` sees to those that came before.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class StreamRegistry:
         is_ended: Callable[[str], bool],
         on_first: Callable[[Session], None],
         on_last: Callable[[str], None],
+        look_again: Callable[[Session, int], None],
     ) -> None:
         self.max_buffer = options.max_stream_buffer
         self.grace = options.reauthorization_grace
@@ -68,6 +70,7 @@ class StreamRegistry:
         self._is_ended = is_ended
         self._on_first = on_first
         self._on_last = on_last
+        self._look_again = look_again
         self._max_streams = options.max_streams or _descriptor_room()
         self._size = 0
         self._groups: dict[str, SessionStreams[EventStream]] = {}
@@ -189,6 +192,7 @@ class StreamRegistry:
             self._expiries.set(session.id, group.session.ends_at)
             if group.session.stored:
                 self._on_first(group.session)
+                self._look_again(group.session, stream.known_at)
         group.streams[stream] = None
         self._users[group.user.user_id] += 1
         self._size += 1

@@ -82,6 +82,7 @@ class EventStream:
         "credential",
         "credential_expires_at",
         "grant",
+        "known_at",
         "last_event_id",
         "opened_at",
         "parent",
@@ -98,18 +99,21 @@ class EventStream:
         *,
         session: Session,
         credential: bytes | None,
+        known_at: int = 0,
         requirements: Requirements = NO_REQUIREMENTS,
         registry: Registry,
         hub: Hub,
     ) -> None:
         """`credential`: digest of what the request presented; the stream ends when the session no longer has it, or no
-        longer has the grant whose token it is or the cookie it was made with."""
+        longer has the grant whose token it is or the cookie it was made with. `known_at`: when the session was known to
+        be so, as the session manager counts."""
         known = session.credential(credential) if credential is not None else None
         self.credential = credential
         self.credential_expires_at = known.expires_at if known is not None else session.expires_at
         self.parent = known.parent if known is not None else None
         self.grant = known.grant if known is not None else None
         self.scopes = known.scopes if known is not None else None
+        self.known_at = known_at
         self.requirements = requirements
         self.last_event_id: str | None = handler.request.headers.get("Last-Event-ID")
         self.position = 0

@@ -61,6 +61,7 @@ class SSEAuthMixin(ErrorAnswers):
     _class_required: ClassVar[tuple[Collection[str], Collection[str], str | None]]
     _class_requirements: ClassVar[Requirements]
     _authenticated: Authenticated | None = None
+    _known_at = 0
     _stream: EventStream | None = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -111,6 +112,7 @@ class SSEAuthMixin(ErrorAnswers):
         if found.grant is not None or found.credential.audience:
             found.check_audience(self._resource_uri)
         self._authenticated = found
+        self._known_at = self.sse_auth.sessions.known_at()
         self.check_session_state(found.session)
         self.current_user = found.user
         if self.requirements is not NO_REQUIREMENTS:
@@ -156,6 +158,7 @@ class SSEAuthMixin(ErrorAnswers):
             self,
             session=authenticated.session,
             credential=authenticated.credential.digest,
+            known_at=self._known_at,
             requirements=self.requirements,
             registry=auth.registry,
             hub=auth.hub,
