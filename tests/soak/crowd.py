@@ -35,6 +35,7 @@ CROWD = 2000
 SESSIONS = 200  # of the crowd
 WAVE = 8.0  # seconds from one return of the crowd to the next
 OTHERS = 20
+SELDOM = 300  # others, each of whom comes after the cache has forgotten who it was
 READERS = 20
 SLOW = DEAD = 20
 EVENT = 32_768  # bytes, to each of those and to the readers
@@ -42,11 +43,18 @@ PUBLISH_EVERY = 0.125
 WARM_UP = 3.0  # seconds that count for nothing
 AT_LEAST = 1.0  # milliseconds: below it a ratio of two p99s tells of the machine alone
 NAME_OF_CROWD = "crowd|"  # begins those of its users
-USERS = [f"soak|{number}" for number in range(OTHERS + 1)] + [f"{NAME_OF_CROWD}{number}" for number in range(SESSIONS)]
+NAME_OF_SELDOM = "seldom|"
+USERS = [
+    *(f"soak|{number}" for number in range(OTHERS + 1)),
+    *(f"{NAME_OF_SELDOM}{number}" for number in range(SELDOM)),
+    *(f"{NAME_OF_CROWD}{number}" for number in range(SESSIONS)),
+]
+PAUSE = 0.005  # seconds between two requests on one connection
+PAUSE_ANEW = 0.2  # on a new connection each
+PAUSE_SELDOM = 6.0 / SELDOM
 
 PROBE = """
 import http.client, itertools, json, sys, time
-anew = "anew" in sys.argv
 orders = json.load(sys.stdin)
 host = f"127.0.0.1:{orders['port']}"
 connection = http.client.HTTPConnection(host, timeout=60)
@@ -58,9 +66,9 @@ for bearer in itertools.cycle(orders["bearers"]):
     answer = connection.getresponse()
     answer.read()
     print(json.dumps([begun, (time.time() - begun) * 1000, answer.status]))
-    if anew:
+    if orders["anew"]:
         connection.close()
-    time.sleep(0.2 if anew else 0.005)
+    time.sleep(orders["pause"])
 """
 
 
@@ -76,7 +84,8 @@ async def run(soak: Soak) -> Findings:
 
 async def _measure(soak: Soak, findings: Findings, parts: Crowded) -> None:
     port, bearers = parts.port, parts.bearers
-    others, reader, crowd = bearers[:OTHERS], bearers[OTHERS], bearers[OTHERS + 1 :]
+    others, reader = bearers[:OTHERS], bearers[OTHERS]
+    seldom, crowd = bearers[OTHERS + 1 : OTHERS + 1 + SELDOM], bearers[OTHERS + 1 + SELDOM :]
     soak.begin()
     third = soak.seconds / 3
     begin = time.time() + WARM_UP
@@ -84,8 +93,16 @@ async def _measure(soak: Soak, findings: Findings, parts: Crowded) -> None:
     told = {"port": port, "until": turns[3]}
     async with AsyncExitStack() as stack:
         fan_out = await stack.enter_async_context(_fan_out(port, reader))
-        asked = asyncio.create_task(child("-c", PROBE, orders={**told, "bearers": others}))
-        asked_anew = asyncio.create_task(child("-c", PROBE, "anew", orders={**told, "bearers": others}))
+
+        def ask(bearers: Sequence[str], pause: float, *, anew: bool = False) -> asyncio.Task[list[Any]]:
+            orders = {**told, "bearers": bearers, "pause": pause, "anew": anew}
+            return asyncio.create_task(child("-c", PROBE, orders=orders))
+
+        asked, asked_anew, asked_seldom = (
+            ask(others, PAUSE),
+            ask(others, PAUSE_ANEW, anew=True),
+            ask(seldom, PAUSE_SELDOM),
+        )
         stalled = asyncio.create_task(
             child(
                 "-m",
@@ -106,12 +123,13 @@ async def _measure(soak: Soak, findings: Findings, parts: Crowded) -> None:
             soak.tell(part)
             await asyncio.sleep(turn - time.time())
             memory.append(_memory(parts.server))
-        answers, newcomers, [closed], returns = await asked, await asked_anew, await stalled, await waves
+        answers, newcomers, rare = await asked, await asked_anew, await asked_seldom
+        [closed], returns = await stalled, await waves
         delays = fan_out.delays
     validated = list(parts.validations)
     others_validated = [one for one in validated if not one[2].startswith(NAME_OF_CROWD)]
-    looked_up = [one for one in others_validated if not one[3]]
-    storms = [(wave["begun"], wave["complete"] or wave["begun"] + WAVE) for wave in returns]
+    looked_up = [one for one in others_validated if one[2].startswith(NAME_OF_SELDOM)]
+    storms = [(wave["begun"], wave["told"] or wave["begun"] + WAVE) for wave in returns]
     leavings = [(wave["left"], wave["begun"]) for wave in returns[1:]]
     windows = [[(turns[0], turns[1])], [(turns[1], turns[2])], storms, leavings]
     names = ["alone", "stalled readers", "the crowd returns", "it leaves"]
@@ -119,10 +137,13 @@ async def _measure(soak: Soak, findings: Findings, parts: Crowded) -> None:
     def within(values: Iterable[Sequence[Any]], part: int) -> list[float]:
         return [value for at, value, *_ in values if any(a <= at < b for a, b in windows[part])]
 
-    findings.must(all(status == 200 for *_, status in answers + newcomers), "somebody who was signed in was refused")
+    findings.must(
+        all(status == 200 for *_, status in answers + newcomers + rare), "somebody who was signed in was refused"
+    )
     rows = {
         "validations of everybody else, p99": [_p(99, within(others_validated, part)) for part in range(4)],
-        "those of them that asked the store, p50": [_p(50, within(looked_up, part)) for part in range(4)],
+        "of those who come seldom and ask the store, p50": [_p(50, within(looked_up, part)) for part in range(4)],
+        "of those who come seldom and ask the store, p99": [_p(99, within(looked_up, part)) for part in range(4)],
         "validations, the crowd's own with them, p99": [_p(99, within(validated, part)) for part in range(4)],
         "whole requests, p50": [_p(50, within(answers, part)) for part in range(4)],
         "whole requests, p99": [_p(99, within(answers, part)) for part in range(4)],
@@ -136,10 +157,12 @@ async def _measure(soak: Soak, findings: Findings, parts: Crowded) -> None:
     outcomes: Counter[str] = Counter()
     for wave in returns:
         outcomes.update(wave["answers"])
-    took = [end - start for start, end in storms]
+    took = [(wave["complete"] or math.inf) - wave["begun"] for wave in returns]
+    told = [(wave["told"] or math.inf) - wave["begun"] for wave in returns]
     findings.notes.append(
         f"{len(returns)} returns of {CROWD} streams of {SESSIONS} sessions, all open after "
-        f"{min(took):.1f} to {max(took):.1f} s; answers: {dict(outcomes)}"
+        f"{min(took):.1f} to {max(took):.1f} s, and told what they missed after {min(told):.1f} to {max(told):.1f} s; "
+        f"answers: {dict(outcomes)}"
     )
     slow = sum(sample.value for sample in parts.statsd.samples("tornado_sse_auth.stream.closed.slow_consumer"))
     findings.notes.append(

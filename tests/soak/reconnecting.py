@@ -57,7 +57,9 @@ class _Wave:
     left: float = field(default_factory=time.time)
     begun: float = 0.0
     complete: float | None = None
+    told: float | None = None  # when the last of them knew what it had missed
     opened: int = 0
+    caught_up: int = 0
     answers: Counter[str] = field(default_factory=Counter)
 
     def note(self, answer: str) -> None:
@@ -66,12 +68,18 @@ class _Wave:
         if self.opened == self.streams and self.complete is None:
             self.complete = time.time()
 
-    def told(self) -> dict[str, Any]:
+    def note_gap(self) -> None:
+        self.caught_up += 1
+        if self.caught_up == self.streams and self.told is None:
+            self.told = time.time()
+
+    def lines(self) -> dict[str, Any]:
         """All of it but how many were wanted."""
         return {
             "left": self.left,
             "begun": self.begun,
             "complete": self.complete,
+            "told": self.told,
             "opened": self.opened,
             "answers": self.answers,
         }
@@ -86,12 +94,13 @@ class _Client(asyncio.Protocol):
         self._back = back
         self._retry = 1.0
         self._wave: _Wave | None = None
+        self._behind: _Wave | None = None
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
 
     def leave(self) -> None:
         """Go without a word."""
-        self._wave = None
+        self._wave = self._behind = None
         if self._task is not None:
             self._task.cancel()
         if self._transport is not None:
@@ -116,13 +125,16 @@ class _Client(asyncio.Protocol):
             wave.note(type(error).__name__)
             self._again(wave, 1.0)
             return
-        self._wave = wave
+        self._wave = self._behind = wave
         self._transport.write(_request(self._port, self._bearer, LAST_SEEN))
 
     def _again(self, wave: _Wave, seconds: float) -> None:
         self._task = asyncio.create_task(self._connect(wave, seconds * random.uniform(*AWAY_AFTER_REFUSAL)))
 
     def data_received(self, data: bytes) -> None:
+        if self._behind is not None and b"event: gap" in data:
+            self._behind.note_gap()
+            self._behind = None
         wave, self._wave = self._wave, None
         if wave is None:
             return
@@ -162,7 +174,7 @@ async def _waves(orders: dict[str, Any]) -> None:
         for client in clients:
             client.come(wave)
         await asyncio.sleep(orders["wave"] - (time.time() - wave.left))
-        print(json.dumps(wave.told()), flush=True)
+        print(json.dumps(wave.lines()), flush=True)
 
 
 async def _stay(orders: dict[str, Any]) -> None:
@@ -172,7 +184,7 @@ async def _stay(orders: dict[str, Any]) -> None:
     for client in clients:
         client.come(came)
     await asyncio.sleep(max(0.0, orders["until"] - time.time()))
-    print(json.dumps([came.told(), back.told()]), flush=True)
+    print(json.dumps([came.lines(), back.lines()]), flush=True)
     for client in clients:
         client.stay_away()
 

@@ -103,7 +103,7 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.05)
 
 
-CLOSED_OVER = {"LookUps._found", "MongoEventLog._append", "MongoSealedValues._count", "require_replica_set"}
+CLOSED_OVER = {"look up credentials.digest", "MongoEventLog._append", "MongoSealedValues._count", "require_replica_set"}
 
 
 async def test_who_closes_cancels_no_call_of_the_driver(own_mongod: ReplicaSet, client: Any) -> None:

@@ -11,13 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from pymongo import MongoClient
 
 from tests.parts import mongod as mongo_parts
 from tests.stores.backends import MOTOR, PYMONGO, Heard, connect, now_clock
 from tests.stores.log_backends import AGE, LogBackend, MemoryLogBackend, MongoLogBackend
 from tornado_sse_auth.errors import ConfigurationError, RequestTooLargeError, StoreUnavailableError
 from tornado_sse_auth.events import EventLog, LogEvent, LogRange, MemoryEventLog, MongoEventLog
-from tornado_sse_auth.events.base import RANGE_BYTES
+from tornado_sse_auth.events.base import BEYOND, RANGE_BYTES
 
 DRIVERS = (MOTOR, PYMONGO)
 ON_MONGOD = [pytest.param(driver, marks=pytest.mark.real("mongod")) for driver in DRIVERS]
@@ -434,3 +435,47 @@ async def test_a_standalone_mongod_is_refused(standalone_mongod: mongo_parts.Mon
             with pytest.raises(ConfigurationError, match="--replSet"):
                 await log.start()
             await log.close()
+
+
+async def test_a_crowd_from_another_log_asks_once_what_a_majority_has(own_mongod: mongo_parts.ReplicaSet) -> None:
+    """REL-18: who comes back with a number that the log does not reach may know more than a primary that was just
+    elected. Asking makes the primary wait and write, so one answer is good for all, until another one is elected or a
+    second is over."""
+    clock = now_clock()
+    async with AsyncExitStack() as stack:
+        mongo = MongoLogBackend(clock=clock, stack=stack, uri=own_mongod.uri, name="test", driver=PYMONGO)
+        log = await mongo.open()
+
+        def asked() -> int:
+            with MongoClient[dict[str, Any]](own_mongod.uri) as client:
+                seen = client["test"]["system.profile"].find({"command.readConcern.level": "linearizable"})
+                return len(list(seen))
+
+        def profile() -> None:
+            with MongoClient[dict[str, Any]](own_mongod.uri) as client:
+                client["test"].command("profile", 2)
+
+        await asyncio.to_thread(profile)
+        for channel in map(str, range(20)):
+            assert (await log.read(channel, 7)).gap
+        assert await asyncio.to_thread(asked) == 1
+        clock.advance(1.0)
+        for channel in map(str, range(20)):
+            assert (await log.read(channel, 7)).gap
+        assert await asyncio.to_thread(asked) == 2
+        member = own_mongod.members[0]
+        await asyncio.to_thread(member.run, "replSetStepDown", 1, force=True)
+        await asyncio.to_thread(own_mongod.primary)
+        async with asyncio.timeout(BOUND):
+            while True:
+                try:
+                    found = await log.read("a", 7)
+                    break
+                except StoreUnavailableError:
+                    await asyncio.sleep(0.05)
+        assert found.gap
+        assert await asyncio.to_thread(asked) == 3
+        assert (await log.read("a", BEYOND)).gap  # where the log stands is asked of whoever is there
+        clock.advance(1.0)
+        assert (await log.read("a", BEYOND)).gap
+        assert await asyncio.to_thread(asked) == 3

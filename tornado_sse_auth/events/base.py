@@ -14,6 +14,7 @@ __all__ = ["MAX_EVENT_BYTES", "RANGE_BYTES", "EventListener", "EventLog", "LogEv
 
 MAX_EVENT_BYTES = 1_048_576
 RANGE_BYTES = 262_144
+BEYOND = 2**63 - 1  # no event's number: a read after it tells where the log stands, and waits for nobody
 
 
 @dataclass(frozen=True, slots=True)

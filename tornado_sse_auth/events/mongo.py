@@ -17,8 +17,18 @@ from pymongo.read_concern import ReadConcern
 
 from ..clock import Clock, SystemClock
 from ..errors import StoreUnavailableError
-from ..mongodb import ChangeFeed, Database, bounded, collection, make_indexes, require_replica_set, settled, undisturbed
-from .base import RANGE_BYTES, EventListener, EventLog, LogEvent, LogRange, event_text
+from ..mongodb import (
+    ChangeFeed,
+    Database,
+    Primary,
+    bounded,
+    collection,
+    make_indexes,
+    require_replica_set,
+    settled,
+    undisturbed,
+)
+from .base import BEYOND, RANGE_BYTES, EventListener, EventLog, LogEvent, LogRange, event_text
 from .mongo_channel import ChannelWriter, Entry
 from .subscriptions import Subscriptions
 
@@ -34,7 +44,7 @@ ATTEMPTS = 200  # of a batch, while other processes append to the same channel; 
 LONGEST_STEP_BACK = 0.02  # seconds
 # The number of no event: this document says where a channel begins.
 BEGINNING = 0
-LAST = Int64(2**63 - 1)
+LAST = Int64(BEYOND)
 # Numbers of events are the server's time in microseconds at first, and then count.
 MICROSECONDS: Document = {"$multiply": [{"$toLong": "$$NOW"}, 1000]}
 FEED = (
@@ -62,7 +72,9 @@ class MongoEventLog(EventLog):
     def __init__(self, database: Database, size: int = 1000, age: float = 600.0, *, clock: Clock | None = None) -> None:
         if size < 1 or age <= 0:
             raise ValueError("size and age must be positive")
+        clock = clock or SystemClock()
         self._database = database
+        self._primary = Primary(database, clock)
         self._size = size
         self._age = timedelta(seconds=age)
         self._events = collection(database, "events")
@@ -76,7 +88,7 @@ class MongoEventLog(EventLog):
             FEED,
             on_change=self._on_change,
             on_loss=self._subscriptions.lost,
-            clock=clock or SystemClock(),
+            clock=clock,
         )
 
     async def start(self) -> None:
@@ -114,18 +126,19 @@ class MongoEventLog(EventLog):
     @undisturbed
     async def read(self, channel: str, after: int, *, limit: int = 256) -> LogRange:
         with bounded():
-            newest = await self._end(self._durable, channel, -1)
-            if newest < after < LAST:
-                # A primary that was elected a moment ago may not know yet what a majority has. This waits until it
-                # does.
-                newest = await self._end(self._confirmed, channel, -1)
+            knows_all = self._primary.knows_all
+            first, newest, events = await self._look(channel, after, limit)
+            if newest < after < BEYOND and not knows_all:
+                newest = await self._primary.shown_by(partial(self._newest, channel))
+                if newest >= after:
+                    first, newest, events = await self._look(channel, after, limit)
             if not newest:
                 return LogRange((), gap=after > 0, oldest=0, newest=0)
-            oldest = max(await self._end(self._durable, channel, 1), newest - self._size + 1)
+            oldest = max(first, newest - self._size + 1)
             foreign = after > newest
             start = oldest if after <= 0 or foreign else max(after + 1, oldest)
-            found = await settled(self._durable.aggregate(_range(channel, start, limit)))
-            events = tuple(map(_event, await found.to_list(None)))
+            if foreign or (events and events[0].n < start):
+                events = tuple(map(_event, await self._rows(_range(channel, start, limit))))
         if events:
             newest = max(newest, events[-1].n)
             if events[0].n > start:
@@ -209,17 +222,45 @@ class MongoEventLog(EventLog):
             row = await self._events.find_one_and_update(query, change, return_document=ReturnDocument.AFTER)
         return row["first"] - 1, row["now"]
 
-    async def _end(self, events: Any, channel: str, direction: int) -> int:
-        """The number of the first or last event; 0: there is none."""
-        row = await events.find_one(
-            {"_id": _numbers(channel, BEGINNING + 1, LAST)}, projection=["_id"], sort=[("_id", direction)]
-        )
+    async def _look(self, channel: str, after: int, limit: int) -> tuple[int, int, tuple[LogEvent, ...]]:
+        """The numbers of the first and the last event, 0 where there is none, and events from `after` on: together,
+        since each call of the driver costs more than what it asks."""
+        pipeline = [
+            *_end(channel, -1),
+            {"$unionWith": {"coll": self._events.name, "pipeline": _end(channel, 1)}},
+            {
+                "$unionWith": {
+                    "coll": self._events.name,
+                    "pipeline": _range(channel, min(max(BEGINNING, after) + 1, LAST), limit),
+                }
+            },
+        ]
+        rows = await self._rows(pipeline)
+        ends = [int(row["_id"]["n"]) for row in rows if "data" not in row]
+        events = tuple(_event(row) for row in rows if "data" in row)
+        return (ends[-1], ends[0], events) if ends else (0, 0, ())
+
+    async def _newest(self, channel: str) -> int:
+        """The number of the last event, as a majority has it now; 0: there is none."""
+        query = {"_id": _numbers(channel, BEGINNING + 1, LAST)}
+        row = await self._confirmed.find_one(query, projection=["_id"], sort=[("_id", -1)])
         return 0 if row is None else int(row["_id"]["n"])
+
+    async def _rows(self, pipeline: Sequence[Document]) -> list[Document]:
+        found = await settled(self._durable.aggregate(pipeline))
+        rows: list[Document] = await found.to_list(None)
+        return rows
 
 
 def _numbers(channel: str, first: int, last: int) -> Document:
     """A range of `_id`: embedded documents compare field by field."""
     return {"$gte": {"c": channel, "n": Int64(first)}, "$lte": {"c": channel, "n": Int64(last)}}
+
+
+def _end(channel: str, direction: int) -> list[Document]:
+    """The first event, or the last, without what it says."""
+    every = {"_id": _numbers(channel, BEGINNING + 1, LAST)}
+    return [{"$match": every}, {"$sort": {"_id": direction}}, {"$limit": 1}, {"$project": {"_id": 1}}]
 
 
 def _range(channel: str, first: int, limit: int) -> list[Document]:

@@ -14,12 +14,14 @@ from .calls import (
 )
 from .feed import ChangeFeed
 from .look_ups import LookUps
+from .primary import Primary
 from .replica_set import ReplicaSetView, view_replica_set
 
 __all__ = [
     "ChangeFeed",
     "Database",
     "LookUps",
+    "Primary",
     "ReplicaSetView",
     "bounded",
     "collection",

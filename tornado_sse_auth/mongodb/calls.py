@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Database",
+    "Patience",
     "bounded",
     "collection",
     "find_one",
@@ -96,6 +97,31 @@ class starting(bounded):  # noqa: N801
 
 
 _under_way: set[asyncio.Task[Any]] = set()  # each ends by its own deadline
+
+
+class Patience:
+    """Calls `tell` once after `seconds` in which the loop turned, unless it is cancelled: as `undisturbed_for` counts
+    them."""
+
+    def __init__(self, seconds: float, tell: Callable[[], None]) -> None:
+        self._seconds = seconds / LOOKS
+        self._looks = LOOKS
+        self._tell = tell
+        self._wait()
+
+    def cancel(self) -> None:
+        """It has come in time."""
+        self._timer.cancel()
+
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._seconds, self._look)
+
+    def _look(self) -> None:
+        self._looks -= 1
+        if self._looks:
+            self._wait()
+        else:
+            self._tell()
 
 
 def undisturbed_for(seconds: float) -> Callable[[Call[P, T]], Call[P, T]]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
+from functools import partial
 from typing import Any, cast
 
 from bson.errors import BSONError
 from pymongo.errors import AutoReconnect
 
 from ..errors import StoreUnavailableError
-from .calls import bounded, undisturbed
+from .calls import GIVEN_UP_AFTER, Patience, bounded
 
 __all__ = ["LookUps"]
 
@@ -36,82 +38,85 @@ class LookUps:
         self._field = field
         self._values = values
         self._waiting: list[Question] = []
-        self._sending: asyncio.Handle | None = None
-        self._asking: set[asyncio.Task[None]] = set()
+        # What each command was asked for; nothing yet where it begins in the next turn. None is ever cancelled: each
+        # ends by its own deadline (`undisturbed`).
+        self._commands: dict[asyncio.Task[None], list[Question]] = {}
+        self._timer: asyncio.TimerHandle | None = None
 
     async def find(self, value: bytes) -> Document | None:
         """The document that has `value`. Raises `StoreUnavailableError`. Cancelling the caller cancels no command."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Document | None] = loop.create_future()
+        answer: asyncio.Future[Document | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((value, answer))
-        if self._sending is None:
-            self._arrange()
+        self._arrange()
         return await answer
 
     async def close(self) -> None:
-        """Give up what waits, and what is asked for it. Twice is once."""
-        if self._sending is not None:
-            self._sending.cancel()
-            self._sending = None
+        """Give up what waits, and what is asked for. Twice is once."""
+        self._stop_timer()
         waiting, self._waiting = self._waiting, []
-        for _, answer in waiting:
-            if not answer.done():
-                answer.set_exception(StoreUnavailableError(reason="the look-up was given up"))
-        tasks = list(self._asking)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for questions in (waiting, *self._commands.values()):
+            _refuse(questions, "the look-up was given up")
 
     def _arrange(self) -> None:
-        loop = asyncio.get_running_loop()
-        # In no request's context: the command is several requests', and a deadline of one is not the others'.
-        if len(self._asking) < UNDER_WAY:
-            self._sending = loop.call_soon(self._send, context=Context())
+        if not self._waiting or self._timer is not None or not all(self._commands.values()):
+            return
+        free = UNDER_WAY - len(self._commands)
+        if free > 0:
+            self._begin(free)
         else:
-            self._sending = loop.call_later(PATIENCE, self._send, context=Context())
+            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._begin_all)
 
-    def _send(self) -> None:
-        self._sending = None
-        free = UNDER_WAY - len(self._asking)
-        # None is free where commands hang: then nobody waits for them.
-        going = self._waiting[: TOGETHER * free] if free > 0 else self._waiting
-        self._waiting = self._waiting[len(going) :]
-        for first in range(0, len(going), TOGETHER):
-            task = asyncio.create_task(self._ask(going[first : first + TOGETHER]), name=f"look up {self._field}")
-            self._asking.add(task)
-            task.add_done_callback(self._asked)
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _begin_all(self) -> None:
+        self._timer = None
+        self._begin(len(self._waiting))
+
+    def _begin(self, at_most: int) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(min(at_most, math.ceil(len(self._waiting) / TOGETHER))):
+            questions: list[Question] = []
+            # In no request's context: the command is several requests', and a deadline of one is not the others'.
+            command = loop.create_task(self._ask(questions), name=f"look up {self._field}", context=Context())
+            self._commands[command] = questions
+            command.add_done_callback(self._ended)
+
+    def _ended(self, command: asyncio.Task[None]) -> None:
+        del self._commands[command]
         if self._waiting:
+            self._stop_timer()
             self._arrange()
 
-    def _asked(self, task: asyncio.Task[None]) -> None:
-        self._asking.discard(task)
-        if self._waiting and self._sending is not None:
-            self._sending.cancel()
-            self._arrange()
+    async def _ask(self, questions: list[Question]) -> None:
+        questions += self._waiting[:TOGETHER]
+        del self._waiting[:TOGETHER]
+        self._arrange()
+        if questions:
+            await self._answer(questions)
 
-    async def _ask(self, questions: Sequence[Question]) -> None:
+    async def _answer(self, questions: Sequence[Question]) -> None:
         reason: str | None = "the look-up was given up"
-        found: dict[bytes, Document] | None = None
+        late = "the driver did not keep its deadline"
+        patience = Patience(GIVEN_UP_AFTER, partial(_refuse, questions, late))
         try:
             found = await self._found([value for value, _ in questions])
+            for value, answer in questions:
+                if not answer.done():
+                    answer.set_result(found.get(value))
         except StoreUnavailableError as error:
             reason = error.reason
         except BSONError:
-            if len(questions) == 1:
-                reason = "the document cannot be decoded"
-            else:  # which is no other question's fault
+            reason = "the document cannot be decoded"
+            if len(questions) > 1:  # which is no other question's fault
                 for question in questions:
-                    await self._ask([question])
+                    await self._answer([question])
         finally:
-            for value, answer in questions:
-                if answer.done():
-                    continue
-                if found is None:
-                    answer.set_exception(StoreUnavailableError(reason=reason))
-                else:
-                    answer.set_result(found.get(value))
+            patience.cancel()
+            _refuse(questions, reason)
 
-    @undisturbed
     async def _found(self, values: list[bytes]) -> dict[bytes, Document]:
         """A command costs a tenth less than a cursor. The driver tries one only once, so what a change of primary
         breaks goes the driver's usual way, as does what does not fit one reply."""
@@ -128,3 +133,9 @@ class LookUps:
             else:
                 documents = answer["cursor"]["firstBatch"]
         return {value: document for document in documents for value in self._values(document)}
+
+
+def _refuse(questions: Iterable[Question], reason: str | None) -> None:
+    for _, answer in questions:
+        if not answer.done():
+            answer.set_exception(StoreUnavailableError(reason=reason))

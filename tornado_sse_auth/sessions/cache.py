@@ -13,9 +13,10 @@ from ..clock import Clock
 from ..errors import InvalidTokenError
 from ..identity import Credential, Grant, Session, UserContext
 
-__all__ = ["Authenticated", "SessionCache"]
+__all__ = ["Authenticated", "Cached", "SessionCache"]
 
 KEEP_ENDED = 10.0
+AGING = 0.6  # of the time to live: who comes back within the rest of it finds that it was read again
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,15 @@ class Authenticated:
             raise InvalidTokenError(reason=f"the token is for {', '.join(audience)}")
 
 
+class Cached(NamedTuple):
+    """An entry: the read of it began at the epoch `begun`; from `aging_at` on, on the clock that never goes back, it
+    should be read again."""
+
+    found: Authenticated
+    begun: int
+    aging_at: float
+
+
 class _Overtaken(NamedTuple):
     """What was read of a session before `epoch` counts only from `version` on."""
 
@@ -60,9 +70,10 @@ class SessionCache:
 
     def __init__(self, *, size: int, ttl: float, clock: Clock) -> None:
         self._clock = clock
-        self._entries: TTLCache[bytes, tuple[Authenticated, int]] | None = (
+        self._entries: TTLCache[bytes, Cached] | None = (
             TTLCache(maxsize=size, ttl=ttl, timer=clock.monotonic) if ttl > 0 else None
         )
+        self._aging = AGING * ttl
         self._keep = max(KEEP_ENDED, ttl)
         self._epoch = 0
         self._cleared = 0
@@ -74,18 +85,23 @@ class SessionCache:
     def __len__(self) -> int:
         return len(self._entries) if self._entries is not None else 0
 
-    def get(self, digest: bytes) -> Authenticated | None:
+    def get(self, digest: bytes) -> Cached | None:
         """What this credential opens, if it is cached and nothing has overtaken it."""
         if self._entries is None:
             return None
         try:
-            found, epoch = self._entries[digest]
+            entry = self._entries[digest]
         except KeyError:
             return None
-        if self._invalidated and self._is_overtaken(found.session, epoch):
+        if self._invalidated and self._is_overtaken(entry.found.session, entry.begun):
             self._entries.pop(digest, None)
             return None
-        return found
+        return entry
+
+    def forget(self, digest: bytes) -> None:
+        """What this credential opens is read when it is asked for next."""
+        if self._entries is not None:
+            self._entries.pop(digest, None)
 
     def _is_overtaken(self, session: Session, begun: int) -> bool:
         overtaken = self._invalidated.get(session.id)
@@ -105,7 +121,7 @@ class SessionCache:
         if self._cleared > begun or self._is_overtaken(found.session, begun):
             return False
         if self._entries is not None:
-            self._entries[digest] = (found, begun)
+            self._entries[digest] = Cached(found, begun, self._clock.monotonic() + self._aging)
         return True
 
     def invalidate(self, session_id: str, version: float = math.inf) -> None:

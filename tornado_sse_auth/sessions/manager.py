@@ -68,6 +68,7 @@ class SessionManager:
     async def close(self, grace: float = 2.0) -> None:
         """End what runs in the background, giving it `grace` seconds. Twice is once."""
         await self.watch.close()
+        await self._validation.close()
         await self._upstream.close(grace)
 
     # -- a request -------------------------------------------------------------------------------------------------

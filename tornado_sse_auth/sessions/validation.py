@@ -17,6 +17,7 @@ from ..stores.base import SessionStore
 from .cache import Authenticated, SessionCache
 from .credentials import PresentedCredential
 from .grant_changes import answered
+from .read_ahead import ReadAhead
 from .session_writes import SessionWrites
 from .verified_bearers import verify_bearer
 
@@ -49,13 +50,23 @@ class SessionValidation:
         self._clock = clock
         self._audit = audit
         self._touch_interval = min(3600.0, options.idle_ttl / 20)
+        self._read_ahead = ReadAhead(store, cache, due=self._due, metrics=metrics, clock=clock)
+
+    async def close(self) -> None:
+        """End what runs in the background. Twice is once."""
+        await self._read_ahead.close()
 
     def cached(self, presented: PresentedCredential) -> Authenticated | None:
         """The session that `presented` opens, if the cache has it and it is still valid. Costs no wait."""
         started = self._clock.monotonic()
-        found = self._cache.get(presented.digest)
-        if found is None or found.credential.kind is not presented.kind or found.ends_at <= self._clock.time():
+        entry = self._cache.get(presented.digest)
+        if entry is None:
             return None
+        found = entry.found
+        if found.credential.kind is not presented.kind or found.ends_at <= self._clock.time():
+            return None
+        if started >= entry.aging_at and presented.ours:
+            self._read_ahead.begin(presented.digest, found)
         self._metrics.timing("session.validate", self._clock.monotonic() - started, "session.validate.hit")
         return found
 
@@ -172,10 +183,17 @@ class SessionValidation:
         session = await self._store.find(session_id)
         return session and await self._touch(session)
 
+    def _due(self, session: Session, credential: Credential) -> bool:
+        grant = session.grant(credential.grant)
+        return self._unseen(session) or (grant is not None and not grant.answered)
+
+    def _unseen(self, session: Session) -> bool:
+        return self._clock.time() - session.last_seen >= self._touch_interval
+
     async def _touch(self, session: Session) -> Session:
-        now = self._clock.time()
-        if now - session.last_seen < self._touch_interval:
+        if not self._unseen(session):
             return session
+        now = self._clock.time()
         idle_expires_at = now + self._options.idle_ttl
         try:
             await self._store.touch(session.id, now, idle_expires_at)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 
 from ..errors import StoreUnavailableError
-from ..events.base import EventLog, LogEvent, LogRange
+from ..events.base import BEYOND, EventLog, LogEvent, LogRange
 from .event import chunk, encode, parse_last_event_id
 from .stream import EventStream
 
@@ -14,8 +15,9 @@ __all__ = ["ChannelHub"]
 
 READ_LIMIT = 256
 CONCURRENT_READS = 20  # of a process, over all channels
+# Of those one at a time keeps this process busy, and for no longer: what takes longer waits for the store.
+BUSY_FOR = 0.0025  # seconds
 RETRY_AFTER = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between reads of a log whose store is away; the last one repeats
-BEYOND = 2**62  # above every number: a read after it finds little but where the log stands
 
 
 class ChannelHub:
@@ -24,8 +26,7 @@ class ChannelHub:
     def __init__(self, log: EventLog) -> None:
         self._log = log
         self._feeds: dict[str, _Feed] = {}
-        # Who comes back with a crowd waits here, and not all together in the store's connections, which requests need.
-        self._reads = asyncio.Semaphore(CONCURRENT_READS)
+        self._reads = _Reads()
 
     def __len__(self) -> int:
         return len(self._feeds)
@@ -57,6 +58,26 @@ class ChannelHub:
                 feed.close()
 
 
+class _Reads:
+    """Who comes back with a crowd waits here, and not all together in the loop and in the store's connections, which
+    requests need."""
+
+    def __init__(self) -> None:
+        self._all = asyncio.Semaphore(CONCURRENT_READS)
+        self._busy = asyncio.Semaphore(1)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for one's turn to read."""
+        async with self._all:
+            await self._busy.acquire()
+            with ExitStack() as busy:
+                busy.callback(self._busy.release)
+                timer = asyncio.get_running_loop().call_later(BUSY_FOR, busy.close)
+                busy.callback(timer.cancel)
+                yield
+
+
 class _Feed:
     """One channel, in order, to its live streams.
 
@@ -65,7 +86,7 @@ class _Feed:
     position besides, so that what reaches it both by replay and live is sent once.
     """
 
-    def __init__(self, log: EventLog, channel: str, reads: asyncio.Semaphore) -> None:
+    def __init__(self, log: EventLog, channel: str, reads: _Reads) -> None:
         self.followers = 0
         self._log = log
         self._reads = reads
@@ -180,7 +201,7 @@ class _Feed:
         failures = 0
         while True:
             try:
-                async with self._reads:
+                async with self._reads.turn():
                     return await self._log.read(self._channel, after, limit=limit)
             except StoreUnavailableError:
                 await asyncio.sleep(RETRY_AFTER[min(failures, len(RETRY_AFTER) - 1)])

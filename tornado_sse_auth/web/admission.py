@@ -1,4 +1,4 @@
-"""How fast new connections are let in: slowly enough that those that are open are served between them, and few at a
+"""How fast new connections are let in: slowly enough that those that are open are served between them, and one at a
 time."""
 
 from __future__ import annotations
@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -21,11 +22,10 @@ BACKLOG = 4096  # who waits to be let in; the kernel has a bound of its own (net
 DEFERRED = 1  # seconds at most for which a connection stays in the kernel that has sent nothing
 MORE_AFTER = 0.004  # seconds that a turn of the loop took, for each connection more than one in the next
 AT_MOST = 128  # a turn
-AT_A_TIME = 8  # newcomers that wait for their first answer
 # Whose answer takes longer waits for something else than this process, and holds up nobody at the door: however slow
 # the answers are, 400 come in a second.
-COUNTS_FOR = 0.02  # seconds
-LOOK_AGAIN = 0.002  # seconds until the next look whether one has its answer
+COUNTS_FOR = 0.0025  # seconds
+LOOK_AGAIN = 0.0005  # seconds until the next look whether the answer is there
 
 
 class Newcomers:
@@ -34,25 +34,23 @@ class Newcomers:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._waiting: dict[IOStream, float] = {}
+        self._asked: deque[tuple[IOStream, float]] = deque()
 
     def asks(self, stream: IOStream) -> None:
         """A request's headers have come on `stream`."""
         if not _answered(stream):
-            self._waiting[stream] = self._clock.monotonic() + COUNTS_FOR
+            self._asked.append((stream, self._clock.monotonic() + COUNTS_FOR))
 
     @property
-    def full(self) -> bool:
-        """Whether there are as many as there may be."""
-        if len(self._waiting) < AT_A_TIME:
-            return False
+    def waiting(self) -> bool:
+        """Whether there is one."""
         now = self._clock.monotonic()
-        self._waiting = {
-            stream: until
-            for stream, until in self._waiting.items()
-            if now < until and not stream.closed() and not _answered(stream)
-        }
-        return len(self._waiting) >= AT_A_TIME
+        while self._asked:
+            stream, until = self._asked[0]
+            if now < until and not stream.closed() and not _answered(stream):
+                return True
+            self._asked.popleft()
+        return False
 
 
 def _answered(stream: IOStream) -> bool:
@@ -62,7 +60,7 @@ def _answered(stream: IOStream) -> bool:
 
 class Admission:
     """Accepts from one listening socket as long as it is open: one connection a turn of the loop, and after a long
-    turn more, so that busy clients do not keep newcomers out; none while there are as many newcomers as there may be.
+    turn more, so that busy clients do not keep newcomers out; none while a newcomer waits for its answer.
 
     Tornado's own takes up to 128 a turn, and a crowd that comes back holds up everybody else by as many openings of a
     stream. The crowd waits in the kernel instead, in order of arrival, and is not slower for it.
@@ -119,16 +117,17 @@ class Admission:
         IOLoop.current().add_handler(self._listener, self._accept, IOLoop.READ)
 
     def _look_again(self) -> None:
-        if self._newcomers.full:
+        if self._newcomers.waiting:
             self._pause = IOLoop.current().call_later(LOOK_AGAIN, self._look_again)
         else:
+            self._left_waiting_at = self._clock.monotonic()  # to wait for an answer was no turn
             self._listen()
 
     def _accept(self, _listener: object, _events: int) -> None:
         # Where nobody was left waiting, the time since then says nothing of a turn.
         turn = 0.0 if self._left_waiting_at is None else self._clock.monotonic() - self._left_waiting_at
         for _ in range(min(AT_MOST, 1 + int(turn / MORE_AFTER))):
-            if self._newcomers.full:
+            if self._newcomers.waiting:
                 IOLoop.current().remove_handler(self._listener)
                 self._look_again()
                 break

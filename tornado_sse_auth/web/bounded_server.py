@@ -41,7 +41,7 @@ class BoundedHTTPServer(HTTPServer):
 
     One connection more is answered 503 and closed. Without this, a process at its limit spins: each turn of the loop
     fails to accept, and says so with a traceback. A crowd of newcomers is let in one by one, between the requests on
-    connections that are open, and eight at a time: the next when one of them has its answer. The bodies that are still
+    connections that are open: the next when the one before has its answer. The bodies that are still
     arriving, which Tornado keeps in memory before anybody is asked who they are, have `max_body_memory` bytes in all
     (256 MiB) beyond the first 64 KiB of each; the connection that brings more is closed. Takes the other arguments of
     `HTTPServer`.
