@@ -114,14 +114,7 @@ ROWS = {
     "REL-32": "Random sequences of issue, refresh, crash, revoke, expire, rotate on every store keep the invariants",
 }
 
-NOT_YET: dict[str, str] = {
-    "REL-18": (
-        "2 000 streams that return at once are all open after one to three seconds, and 5 000 of a server that was "
-        "killed after fifteen, none refused; but whole requests of others take four to nine times the idle time at the "
-        "99th percentile meanwhile, and validations too, where a return takes so long that more than one in a hundred "
-        "asks the store (`python -m tests.soak --scenario crowd`, `--scenario killed`)"
-    ),
-}
+NOT_YET: dict[str, str] = {}
 """Rows without a test, or with a part of them not shown: why."""
 
 

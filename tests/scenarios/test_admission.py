@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import pytest
+from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application, RequestHandler
 
@@ -62,7 +63,7 @@ async def test_one_a_turn_and_more_after_a_long_one() -> None:
     clock = ManualClock()
     inside: list[socket.socket] = []
     (listener,) = bind_sockets(0, "127.0.0.1")
-    door = admission.Admission(listener, lambda newcomer, _: inside.append(newcomer), admission.Newcomers(clock), clock)
+    door = admission.Admission(listener, lambda newcomer, _: inside.append(newcomer), admission.Newcomers(), clock)
     crowd: list[socket.socket] = []
 
     def come(count: int) -> None:
@@ -87,6 +88,33 @@ async def test_one_a_turn_and_more_after_a_long_one() -> None:
         assert [await next_turn_with_newcomers() for _ in range(3)] == [11, 1, 1]
     door.close()
     for each in [*inside, *crowd, listener]:
+        each.close()
+
+
+async def test_no_answer_keeps_those_out_whose_turn_it_is() -> None:
+    """REL-18: where the one before never has its answer, they come as fast as streams are told to come back, and what
+    the loop was late for is made up for."""
+    clock = ManualClock()
+    inside: list[socket.socket] = []
+    (listener,) = bind_sockets(0, "127.0.0.1")
+    asks_in_vain = admission.Newcomers()
+    door = admission.Admission(listener, lambda newcomer, _: inside.append(newcomer), asks_in_vain, clock)
+    ours, theirs = socket.socketpair()
+    asking = IOStream(ours)
+    asks_in_vain.asks(asking)
+    crowd = [socket.create_connection(listener.getsockname()) for _ in range(12)]
+    for newcomer in crowd:
+        newcomer.send(b"GET")
+    async with asyncio.timeout(30):
+        for turns, expected in [(0, 1), (1, 2), (1, 3), (4, 7), (1, 8), (1000, 9), (1, 10)]:
+            clock.advance(turns * admission.INTERVAL)
+            await until(lambda expected=expected: len(inside) == expected)
+            for _ in range(20):
+                await asyncio.sleep(admission.LOOK_AGAIN)
+            assert len(inside) == expected
+    door.close()
+    asking.close()
+    for each in [*inside, *crowd, theirs, listener]:
         each.close()
 
 
@@ -140,7 +168,7 @@ def get(name: str) -> bytes:
 async def test_one_newcomer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """REL-18: of twenty-eight one is let in; when it leaves, or has the headers of its answer, the next one is. Who is
     inside is answered meanwhile."""
-    monkeypatch.setattr(admission, "COUNTS_FOR", 60.0)
+    monkeypatch.setattr(admission, "INTERVAL", 60.0)
     gate, inside = asyncio.Event(), list[str]()
     async with slow_server(gate, inside) as port:
         old = await send(port, get("quick"))
@@ -164,14 +192,14 @@ async def test_one_newcomer_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "counts_for"),
-    [(b"", 60.0), (b"GET /quick HT", 60.0), (get("wait"), admission.COUNTS_FOR)],
+    ("content", "interval"),
+    [(b"", 60.0), (b"GET /quick HT", 60.0), (get("wait"), admission.INTERVAL)],
     ids=["silent", "half a request", "slow answer"],
 )
-async def test_who_holds_up_nobody(monkeypatch: pytest.MonkeyPatch, content: bytes, counts_for: float) -> None:
+async def test_who_holds_up_nobody(monkeypatch: pytest.MonkeyPatch, content: bytes, interval: float) -> None:
     """REL-24: two hundred who ask nothing, or half of something, or for what takes long, are ahead of one who is
     answered all the same."""
-    monkeypatch.setattr(admission, "COUNTS_FOR", counts_for)
+    monkeypatch.setattr(admission, "INTERVAL", interval)
     gate, inside = asyncio.Event(), list[str]()
     async with slow_server(gate, inside) as port:
         ahead = [await send(port, content) for _ in range(200)]

@@ -95,6 +95,7 @@ class _Client(asyncio.Protocol):
         self._retry = 1.0
         self._wave: _Wave | None = None
         self._behind: _Wave | None = None
+        self._seen = b""
         self._transport: asyncio.Transport | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -126,15 +127,18 @@ class _Client(asyncio.Protocol):
             self._again(wave, 1.0)
             return
         self._wave = self._behind = wave
+        self._seen = b""
         self._transport.write(_request(self._port, self._bearer, LAST_SEEN))
 
     def _again(self, wave: _Wave, seconds: float) -> None:
         self._task = asyncio.create_task(self._connect(wave, seconds * random.uniform(*AWAY_AFTER_REFUSAL)))
 
     def data_received(self, data: bytes) -> None:
-        if self._behind is not None and b"event: gap" in data:
-            self._behind.note_gap()
-            self._behind = None
+        if self._behind is not None:
+            self._seen += data
+            if b"event: gap" in self._seen:
+                self._behind.note_gap()
+                self._behind, self._seen = None, b""
         wave, self._wave = self._wave, None
         if wave is None:
             return

@@ -10,7 +10,7 @@ import pytest
 from tests.stores.backends import make_session
 from tornado_sse_auth.audit import AuditLog
 from tornado_sse_auth.errors import InvalidTokenError, StoreUnavailableError
-from tornado_sse_auth.identity import Credential, CredentialKind, Secret, Session
+from tornado_sse_auth.identity import Credential, CredentialKind, Secret, Session, SessionState
 from tornado_sse_auth.options import Options
 from tornado_sse_auth.sessions.credentials import PresentedCredential
 from tornado_sse_auth.sessions.manager import SessionManager
@@ -143,3 +143,42 @@ async def test_a_store_that_is_away_is_no_end() -> None:
     assert await world.come(after=TTL - 1)
     async with asyncio.timeout(5):
         await world.sessions.close()
+
+
+async def test_what_ends_just_then_is_not_kept() -> None:
+    """SEC-50: a session ends after its reading was asked for and before it began, and the store, as one that lags
+    behind does, has it still: the cache answers for it no more."""
+    world = World()
+    session = await world.enter()
+    world.clock.advance(TTL - 1)
+    assert world.sessions.cached(world.cookie) is not None
+    world.sessions.watch.ended(session.id, "revoked")
+    await world.pass_by(0)
+    assert world.store.look_ups == 2
+    assert world.sessions.cached(world.cookie) is None
+    await world.sessions.close()
+
+
+async def test_a_credential_that_was_shortened_by_hand_ends() -> None:
+    """SEC-50: an operator wrote into the store and counted no version: what is in use knows it all the same."""
+    world = World()
+    session = await world.enter()
+    (credential,) = session.credentials
+    shorter = replace(credential, expires_at=world.clock.time() + 20)
+    world.store._sessions[session.id] = replace(session, credentials=(shorter,))
+    assert await world.come(after=TTL - 1)
+    assert not await world.come(after=0)
+    assert (await world.sessions.validate(world.cookie)).ends_at == shorter.expires_at
+    await world.sessions.close()
+
+
+async def test_who_waits_for_its_user_is_read_ahead_too() -> None:
+    """REL-18: such a session is not counted as used, so nothing is due to be written, however long it waits."""
+    world = World()
+    session = await world.enter()
+    waiting = replace(session, state=SessionState.REAUTHORIZATION, reauth=Secret.random(), reauth_reason="revoked")
+    world.store._sessions[session.id] = replace(waiting, last_seen=world.clock.time() - 2 * TOUCHED_EVERY)
+    world.sessions._cache.clear()
+    await world.sessions.validate(world.cookie)
+    assert all([await world.come(after=1.0) for _ in range(20)])
+    await world.sessions.close()

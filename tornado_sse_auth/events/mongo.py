@@ -128,7 +128,8 @@ class MongoEventLog(EventLog):
         with bounded():
             knows_all = self._primary.knows_all
             first, newest, events = await self._look(channel, after, limit)
-            if newest < after < BEYOND and not knows_all:
+            # Looked at again: the driver may have gone on to another primary meanwhile.
+            if newest < after < BEYOND and not (knows_all and self._primary.knows_all):
                 newest = await self._primary.shown_by(partial(self._newest, channel))
                 if newest >= after:
                     first, newest, events = await self._look(channel, after, limit)
@@ -236,9 +237,10 @@ class MongoEventLog(EventLog):
             },
         ]
         rows = await self._rows(pipeline)
+        # In which order the server hands them over is its own affair.
         ends = [int(row["_id"]["n"]) for row in rows if "data" not in row]
-        events = tuple(_event(row) for row in rows if "data" in row)
-        return (ends[-1], ends[0], events) if ends else (0, 0, ())
+        events = sorted((_event(row) for row in rows if "data" in row), key=lambda event: event.n)
+        return (min(ends), max(ends), tuple(events)) if ends else (0, 0, ())
 
     async def _newest(self, channel: str) -> int:
         """The number of the last event, as a majority has it now; 0: there is none."""

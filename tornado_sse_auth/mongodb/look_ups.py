@@ -39,9 +39,10 @@ class LookUps:
         self._values = values
         self._waiting: list[Question] = []
         # What each command was asked for; nothing yet where it begins in the next turn. None is ever cancelled: each
-        # ends by its own deadline (`undisturbed`).
+        # ends by its own deadline (`bounded`).
         self._commands: dict[asyncio.Task[None], list[Question]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        # Of those, which take no longer than they should: nobody waits for the others.
+        self._prompt: dict[asyncio.Task[None], Patience] = {}
 
     async def find(self, value: bytes) -> Document | None:
         """The document that has `value`. Raises `StoreUnavailableError`. Cancelling the caller cancels no command."""
@@ -52,27 +53,16 @@ class LookUps:
 
     async def close(self) -> None:
         """Give up what waits, and what is asked for. Twice is once."""
-        self._stop_timer()
         waiting, self._waiting = self._waiting, []
         for questions in (waiting, *self._commands.values()):
             _refuse(questions, "the look-up was given up")
 
     def _arrange(self) -> None:
-        if not self._waiting or self._timer is not None or not all(self._commands.values()):
-            return
-        free = UNDER_WAY - len(self._commands)
-        if free > 0:
-            self._begin(free)
-        else:
-            self._timer = asyncio.get_running_loop().call_later(PATIENCE, self._begin_all)
+        if self._waiting and all(self._commands.values()):
+            self._begin(UNDER_WAY - len(self._prompt))
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _begin_all(self) -> None:
-        self._timer = None
+    def _hangs(self, command: asyncio.Task[None]) -> None:
+        del self._prompt[command]
         self._begin(len(self._waiting))
 
     def _begin(self, at_most: int) -> None:
@@ -82,13 +72,15 @@ class LookUps:
             # In no request's context: the command is several requests', and a deadline of one is not the others'.
             command = loop.create_task(self._ask(questions), name=f"look up {self._field}", context=Context())
             self._commands[command] = questions
+            self._prompt[command] = Patience(PATIENCE, partial(self._hangs, command))
             command.add_done_callback(self._ended)
 
     def _ended(self, command: asyncio.Task[None]) -> None:
         del self._commands[command]
-        if self._waiting:
-            self._stop_timer()
-            self._arrange()
+        patience = self._prompt.pop(command, None)
+        if patience is not None:
+            patience.cancel()
+        self._arrange()
 
     async def _ask(self, questions: list[Question]) -> None:
         questions += self._waiting[:TOGETHER]

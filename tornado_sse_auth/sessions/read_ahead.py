@@ -57,12 +57,13 @@ class ReadAhead:
             return
         # The deadline of the request that happens to come now is not this one's, nor is its id.
         context = Context()
-        task = asyncio.get_running_loop().create_task(self._confirm(digest, found), name="read ahead", context=context)
+        # From here on, not from when the task begins: what ends the session in between must count.
+        reading = self._confirm(digest, found, self._cache.begin_fill())
+        task = asyncio.get_running_loop().create_task(reading, name="read ahead", context=context)
         self._reading[digest] = task
         task.add_done_callback(lambda _: self._reading.pop(digest, None))
 
-    async def _confirm(self, digest: bytes, found: Authenticated) -> None:
-        begun = self._cache.begin_fill()
+    async def _confirm(self, digest: bytes, found: Authenticated, begun: int) -> None:
         started = self._clock.monotonic()
         try:
             session = await self._store.find_by_credential(digest)
@@ -71,7 +72,12 @@ class ReadAhead:
             return
         self._metrics.timing("store.lookup", self._clock.monotonic() - started)
         credential = found.credential
-        if session is None or session.version != found.session.version or self._due(session, credential):
+        if (
+            session is None
+            or session.version != found.session.version
+            or session.credential(digest) != credential
+            or self._due(session, credential)
+        ):
             self._cache.forget(digest)
         else:
             self._cache.fill(digest, Authenticated(session, credential), begun)

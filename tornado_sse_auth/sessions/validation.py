@@ -184,6 +184,8 @@ class SessionValidation:
         return session and await self._touch(session)
 
     def _due(self, session: Session, credential: Credential) -> bool:
+        if session.state is SessionState.REAUTHORIZATION:  # which is not touched while it waits
+            return session.reauth is None
         grant = session.grant(credential.grant)
         return self._unseen(session) or (grant is not None and not grant.answered)
 

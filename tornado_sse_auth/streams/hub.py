@@ -16,7 +16,7 @@ __all__ = ["ChannelHub"]
 READ_LIMIT = 256
 CONCURRENT_READS = 20  # of a process, over all channels
 # Of those one at a time keeps this process busy, and for no longer: what takes longer waits for the store.
-BUSY_FOR = 0.0025  # seconds
+BUSY_FOR = 0.002  # seconds
 RETRY_AFTER = (0.1, 0.2, 0.5, 1.0, 2.0)  # seconds between reads of a log whose store is away; the last one repeats
 
 
@@ -143,6 +143,7 @@ class _Feed:
                 break
         if self._last is None:
             self._last = stream.position
+            self._located()
         self.join(stream)
 
     def _on_event(self, event: LogEvent | None) -> None:
@@ -169,6 +170,14 @@ class _Feed:
         if self._last is None:
             self._last = found.newest
         self._locating = None
+        if self._lost:
+            self._catch_up()
+
+    def _located(self) -> None:
+        """By somebody who has read so far."""
+        if self._locating is not None:
+            self._locating.cancel()
+            self._locating = None
         if self._lost:
             self._catch_up()
 

@@ -35,7 +35,7 @@ TICK = 0.25
 ABORT_AFTER = 0.5  # seconds in which a client that was told to go must have read what is queued
 LINGER = 30.0  # the same where the handler itself was done
 MIN_RETRY = 1.0
-RETRIES_A_SECOND = 500.0  # how fast a process takes streams back, conservatively
+RETRIES_A_SECOND = 400.0  # how fast a process takes streams back, conservatively
 DRAIN_STEP = 0.05
 
 

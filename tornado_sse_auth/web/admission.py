@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import selectors
 import socket
-from collections import deque
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +14,7 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from ..clock import Clock
+from ..streams.registry import RETRIES_A_SECOND
 from .syn_filter import drop_syns
 
 __all__ = ["DEFERRED", "Admission", "Newcomers"]
@@ -22,35 +23,30 @@ BACKLOG = 4096  # who waits to be let in; the kernel has a bound of its own (net
 DEFERRED = 1  # seconds at most for which a connection stays in the kernel that has sent nothing
 MORE_AFTER = 0.004  # seconds that a turn of the loop took, for each connection more than one in the next
 AT_MOST = 128  # a turn
-# Whose answer takes longer waits for something else than this process, and holds up nobody at the door: however slow
-# the answers are, 400 come in a second.
-COUNTS_FOR = 0.0025  # seconds
+# Seconds after which the next one comes in, whether the one before has its answer or not: streams are told to come back
+# as fast as that.
+INTERVAL = 1 / RETRIES_A_SECOND
+BEHIND = 0.01  # seconds that are made up for: the loop looks but once a millisecond
 LOOK_AGAIN = 0.0005  # seconds until the next look whether the answer is there
 
 
 class Newcomers:
-    """Who has asked something on a new connection and waits for the answer. Who connects and asks nothing, or half of
-    it, is none: two thousand of those keep nobody out."""
+    """Who asked last on a new connection, and whether the answer has begun. Who connects and asks nothing, or half of
+    it, counts for nothing: two thousand of those keep nobody out."""
 
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._asked: deque[tuple[IOStream, float]] = deque()
+    def __init__(self) -> None:
+        self._last: weakref.ref[IOStream] | None = None
 
     def asks(self, stream: IOStream) -> None:
         """A request's headers have come on `stream`."""
         if not _answered(stream):
-            self._asked.append((stream, self._clock.monotonic() + COUNTS_FOR))
+            self._last = weakref.ref(stream)
 
     @property
     def waiting(self) -> bool:
-        """Whether there is one."""
-        now = self._clock.monotonic()
-        while self._asked:
-            stream, until = self._asked[0]
-            if now < until and not stream.closed() and not _answered(stream):
-                return True
-            self._asked.popleft()
-        return False
+        """Whether that one waits."""
+        stream = None if self._last is None else self._last()
+        return stream is not None and not stream.closed() and not _answered(stream)
 
 
 def _answered(stream: IOStream) -> bool:
@@ -60,7 +56,8 @@ def _answered(stream: IOStream) -> bool:
 
 class Admission:
     """Accepts from one listening socket as long as it is open: one connection a turn of the loop, and after a long
-    turn more, so that busy clients do not keep newcomers out; none while a newcomer waits for its answer.
+    turn more, so that busy clients do not keep newcomers out; the next when the one before has its answer, or in its
+    turn of four hundred a second.
 
     Tornado's own takes up to 128 a turn, and a crowd that comes back holds up everybody else by as many openings of a
     stream. The crowd waits in the kernel instead, in order of arrival, and is not slower for it.
@@ -85,6 +82,7 @@ class Admission:
         self._waiting = selectors.DefaultSelector()
         self._waiting.register(listener, selectors.EVENT_READ)
         self._left_waiting_at: float | None = None  # when the last one was let in; None where nobody came after it
+        self._next_at = 0.0  # when the next one is let in without regard to the one before
         self._pause: object | None = None
         self._listen()
 
@@ -117,7 +115,7 @@ class Admission:
         IOLoop.current().add_handler(self._listener, self._accept, IOLoop.READ)
 
     def _look_again(self) -> None:
-        if self._newcomers.waiting:
+        if self._must_wait():
             self._pause = IOLoop.current().call_later(LOOK_AGAIN, self._look_again)
         else:
             self._left_waiting_at = self._clock.monotonic()  # to wait for an answer was no turn
@@ -127,7 +125,7 @@ class Admission:
         # Where nobody was left waiting, the time since then says nothing of a turn.
         turn = 0.0 if self._left_waiting_at is None else self._clock.monotonic() - self._left_waiting_at
         for _ in range(min(AT_MOST, 1 + int(turn / MORE_AFTER))):
-            if self._newcomers.waiting:
+            if self._must_wait():
                 IOLoop.current().remove_handler(self._listener)
                 self._look_again()
                 break
@@ -137,6 +135,9 @@ class Admission:
                 return
         self._left_waiting_at = self._clock.monotonic() if self._waiting.select(0) else None
 
+    def _must_wait(self) -> bool:
+        return self._newcomers.waiting and self._clock.monotonic() < self._next_at
+
     def _accept_one(self) -> bool:
         try:
             connection, address = self._listener.accept()
@@ -144,5 +145,7 @@ class Admission:
             return False
         except ConnectionAbortedError:  # it was given up while it waited
             return True
+        now = self._clock.monotonic()
+        self._next_at = INTERVAL + (self._next_at if 0 <= now - self._next_at < BEHIND else now)
         self._admit(connection, address)
         return True

@@ -60,7 +60,7 @@ class BoundedHTTPServer(HTTPServer):
         self._max_connections = _room() if max_connections is None else max_connections
         self._clock = SystemClock()
         self._admissions: list[Admission] = []
-        self.newcomers = Newcomers(self._clock)
+        self.newcomers = Newcomers()
         self._turned_away = 0
         self._said_at = -QUIET
 
