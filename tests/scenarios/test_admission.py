@@ -92,8 +92,8 @@ async def test_one_a_turn_and_more_after_a_long_one() -> None:
 
 
 async def test_no_answer_keeps_those_out_whose_turn_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """REL-18: where the one before never has its answer, they come as fast as streams are told to come back, and what
-    the loop was late for is made up for."""
+    """REL-18: where the one before never has its answer, they come at a steady pace all the same, and what the loop
+    was late for is made up for."""
     monkeypatch.setattr(admission, "INTERVAL", 1 / 512)  # of which sums are exact
     clock = ManualClock()
     inside: list[socket.socket] = []

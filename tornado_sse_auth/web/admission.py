@@ -14,7 +14,6 @@ from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
 from ..clock import Clock
-from ..streams.registry import RETRIES_A_SECOND
 from .syn_filter import drop_syns
 
 __all__ = ["DEFERRED", "Admission", "Newcomers"]
@@ -23,9 +22,9 @@ BACKLOG = 4096  # who waits to be let in; the kernel has a bound of its own (net
 DEFERRED = 1  # seconds at most for which a connection stays in the kernel that has sent nothing
 MORE_AFTER = 0.004  # seconds that a turn of the loop took, for each connection more than one in the next
 AT_MOST = 128  # a turn
-# Seconds after which the next one comes in, whether the one before has its answer or not: streams are told to come back
-# as fast as that.
-INTERVAL = 1 / RETRIES_A_SECOND
+# Seconds after which the next one comes in, whether the one before has its answer or not: however slow the answers are,
+# 250 come in a second.
+INTERVAL = 1 / 250
 BEHIND = 0.01  # seconds that are made up for: the loop looks but once a millisecond
 LOOK_AGAIN = 0.0005  # seconds until the next look whether the answer is there
 
@@ -57,7 +56,7 @@ def _answered(stream: IOStream) -> bool:
 class Admission:
     """Accepts from one listening socket as long as it is open: one connection a turn of the loop, and after a long
     turn more, so that busy clients do not keep newcomers out; the next when the one before has its answer, or in its
-    turn of four hundred a second.
+    turn of 250 a second.
 
     Tornado's own takes up to 128 a turn, and a crowd that comes back holds up everybody else by as many openings of a
     stream. The crowd waits in the kernel instead, in order of arrival, and is not slower for it.
